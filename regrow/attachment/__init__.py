@@ -1,0 +1,1 @@
+"""WHEN: a method at work on a model and its optimizer."""

@@ -1,0 +1,10 @@
+"""Plain backpropagation: the baseline that every figure needs, on the same path as all methods."""
+
+from dataclasses import dataclass
+
+from regrow.methods.method import WeightMethod
+
+
+@dataclass(frozen=True)
+class Backprop(WeightMethod, name="backprop"):
+    """Does nothing: training is bit for bit what it is without regrow."""

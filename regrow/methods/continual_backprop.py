@@ -1,0 +1,83 @@
+"""Continual backpropagation: the remedy of the article."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from regrow.methods.method import Readings, UnitMethod, check_choice, check_share
+
+
+@dataclass(frozen=True)
+class ContinualBackprop(UnitMethod, name="cbp"):
+    r"""Re-draws a tiny share of the least useful hidden units after each step (Dohare et al., Nature 632, 2024).
+
+    The utility of Eq. 1, averaged over the batch and corrected for the age $a$ of the running mean as in the
+    published code:
+    $u \leftarrow \eta u + (1-\eta)\,\overline{|h|}\,\sum_k|w_{out,k}|$, ranked by $u/(1-\eta^{a})$.
+
+    `utility_rule="adaptable_contribution"` is the one that the published code uses for Online Permuted MNIST,
+    Continual ImageNet and Slowly-Changing Regression (arXiv 2108.06325): the new term is
+    $\overline{|h-\hat f|}\,\sum|w_{out}|/\sum|w_{in}|$ with $\hat f$ the corrected running mean of $h$, this batch
+    included. Sums stand where the code has means, which changes no ranking within a layer.
+
+    Args:
+        decay_rate: η in [0, 1].
+        utility_rule: "contribution" (Eq. 1) or "adaptable_contribution".
+        weight_sums: "when_due" (default) averages the activations and multiplies them by the weight sums of the
+            moment when a replacement is due, which costs almost nothing; "each_step" averages the product, as
+            Eq. 1 has it and the studies do.
+    """
+
+    decay_rate: float = 0.99
+    utility_rule: Literal["contribution", "adaptable_contribution"] = "contribution"
+    weight_sums: Literal["when_due", "each_step"] = "when_due"
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        super().__post_init__()
+        check_share(self, "decay_rate")
+        check_choice(self, "utility_rule", ("contribution", "adaptable_contribution"))
+        check_choice(self, "weight_sums", ("when_due", "each_step"))
+
+    @property
+    def _adaptable(self) -> bool:
+        return self.utility_rule == "adaptable_contribution"
+
+    def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
+        """Running means: of the utility, or of the activation at each tap."""
+        state = {"utility": torch.zeros(size)} if self.weight_sums == "each_step" else {"activation": torch.zeros(taps, size)}
+        if self._adaptable:
+            state["mean_activation"] = torch.zeros(taps, size)
+        return state
+
+    def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor | None:
+        """One step of the running means; a reading that is not finite is left out of them."""
+        activity = torch.stack(self._deviation(readings, state, age) if self._adaptable else readings.mean_abs())
+        if self.weight_sums == "each_step":
+            running, new = state["utility"], self._weigh(readings, activity)
+        else:
+            running, new = state["activation"], activity
+        finite = new.isfinite()
+        running.lerp_(torch.where(finite, new, running), 1 - self.decay_rate)
+        return ~finite if new.dim() == 1 else ~finite.all(dim=0)
+
+    def utility(self, readings: Readings, state: dict[str, Tensor], age: Tensor, generator: Generator) -> Tensor:
+        """The corrected running mean, weighed now unless that was done at each step."""
+        correction = 1 - self.decay_rate ** age.float()
+        if self.weight_sums == "each_step":
+            return state["utility"] / correction
+        return self._weigh(readings, state["activation"] / correction)
+
+    def _deviation(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> list[Tensor]:
+        batches = readings.activations()
+        running = state["mean_activation"]
+        means = torch.stack([batch.mean(dim=0) for batch in batches])
+        running.lerp_(torch.where(means.isfinite(), means, running), 1 - self.decay_rate)
+        expected = running / (1 - self.decay_rate ** age.float())
+        return [(batch - mean).abs().mean(dim=0) for batch, mean in zip(batches, expected, strict=True)]
+
+    def _weigh(self, readings: Readings, activity: Tensor) -> Tensor:
+        utility = (activity * torch.stack(readings.outgoing())).sum(dim=0)
+        return utility / readings.incoming() if self._adaptable else utility

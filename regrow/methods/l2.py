@@ -1,0 +1,43 @@
+"""L2 regularization towards zero."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Generator
+
+from regrow.methods.method import Update, WeightMethod, check_amount
+
+
+@dataclass(frozen=True)
+class L2(WeightMethod, name="l2"):
+    r"""Weight decay on every weight and bias that the optimizer trains.
+
+    Decoupled (Loshchilov & Hutter 2019): $w \leftarrow (1 - \alpha\lambda)\,w$ before the step of size $\alpha$, so
+    that Adam with it is AdamW. Coupled, as `weight_decay` of torch's SGD and Adam: $g \leftarrow g + \lambda w$.
+    With plain SGD the two are the same step; with momentum or Adam they are not. The article decays through
+    the optimizer's own `weight_decay`, which is the coupled form.
+
+    Args:
+        strength: λ ≥ 0. Published: 1e-4 (Online Permuted MNIST), 3e-6 (Continual ImageNet), 1e-3 (Ant).
+        coupled: add the decay to the gradient instead of applying it to the weight.
+    """
+
+    strength: float = 1e-4
+    coupled: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        check_amount(self, "strength")
+
+    def before_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:
+        """Decay the weights, or add the decay to the gradients; parameters without a gradient are left alone."""
+        if not self.strength:
+            return
+        for update in updates:
+            weight = update.parameter
+            if weight.grad is None:
+                continue
+            if self.coupled:
+                weight.grad.add_(weight, alpha=self.strength)
+            else:
+                weight.mul_(1 - update.learning_rate * self.strength)

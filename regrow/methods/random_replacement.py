@@ -1,0 +1,28 @@
+"""The control for every unit method: as many replacements, at the same moments, of units drawn by lot."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from regrow.methods.method import Readings, UnitMethod
+
+
+@dataclass(frozen=True)
+class RandomReplacement(UnitMethod, name="random-replacement"):
+    """Replaces eligible units at random, at the rate and maturity of continual backpropagation.
+
+    What a utility is worth is the distance between this and a method that uses it.
+    """
+
+    def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
+        """Nothing is remembered."""
+        return {}
+
+    def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor | None:
+        """Nothing is read."""
+        return None
+
+    def utility(self, readings: Readings, state: dict[str, Tensor], age: Tensor, generator: Generator) -> Tensor:
+        """A uniform draw per unit, on the host."""
+        return torch.rand(readings.size, generator=generator, dtype=torch.float32).to(age.device)

@@ -1,0 +1,78 @@
+"""When replacements are due: known on the host, without looking at the data.
+
+Which unit is replaced depends on utilities, but *how many* are due does not: a replaced unit is always an
+eligible one, so the number of eligible units follows from the group's size, the replacement rate and the
+maturity threshold alone. Keeping it here means that a training step touches the device only when something is
+due: no synchronisation and no top-k otherwise.
+"""
+
+from collections import deque
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+Budget = Literal["carried", "bernoulli"]
+
+
+class Schedule:
+    """Replacements due in one group, step by step.
+
+    With the carried budget, the total after any number of steps is exactly ⌊rate · Σ eligible⌋, where the rate
+    is the decimal that the user wrote. With the Bernoulli budget (as in the published PPO), each step replaces
+    ⌊rate · eligible⌋ units and one more with the probability of the fraction that is left.
+
+    Args:
+        size: number of units in the group.
+        rate: share of the eligible units to replace per step, in [0, 1].
+        maturity: a unit is eligible once its age, in optimizer steps, is greater than this.
+        budget: "carried" or "bernoulli".
+    """
+
+    def __init__(self, size: int, rate: float, maturity: int, budget: Budget = "carried") -> None:
+        # Whole numbers throughout, so that no rounding error can ever add or lose a replacement.
+        self._rate = Fraction(str(rate))
+        self._maturity = maturity
+        self._budget = budget
+        self.step = 0
+        self.eligible = 0
+        self.eligible_sum = 0
+        self.replaced = 0
+        # Units too young to be replaced: (first step at which they are eligible, how many), oldest first.
+        self._young: deque[tuple[int, int]] = deque([(maturity + 1, size)])
+
+    def advance(self, generator: Generator) -> int:
+        """Let one optimizer step pass and say how many replacements are due now.
+
+        The caller must carry out exactly that many, all among the eligible units. `generator` is drawn from
+        only by the Bernoulli budget.
+        """
+        self.step += 1
+        while self._young and self._young[0][0] <= self.step:
+            self.eligible += self._young.popleft()[1]
+        self.eligible_sum += self.eligible
+        due = self._due(generator)
+        if due:
+            self.replaced += due
+            self.eligible -= due
+            # A unit re-drawn now has age 0 and reaches age maturity + 1 that many steps later.
+            self._young.append((self.step + self._maturity + 1, due))
+        return due
+
+    def _due(self, generator: Generator) -> int:
+        if self._budget == "carried":
+            return self._rate.numerator * self.eligible_sum // self._rate.denominator - self.replaced
+        whole, part = divmod(self._rate * self.eligible, 1)
+        # One draw a step whatever the fraction is, so that the sequence of draws does not depend on it.
+        return int(whole) + int(torch.rand((), generator=generator, dtype=torch.float64).item() < part)
+
+    def state(self) -> Tensor:
+        """Everything that `load` needs, as one int64 tensor."""
+        flat = [number for pair in self._young for number in pair]
+        return torch.tensor([self.step, self.eligible, self.eligible_sum, self.replaced, *flat], dtype=torch.int64)
+
+    def load(self, state: Tensor) -> None:
+        """Go on from what `state` returned."""
+        self.step, self.eligible, self.eligible_sum, self.replaced, *flat = (int(number) for number in state.tolist())
+        self._young = deque(zip(flat[::2], flat[1::2], strict=True))
