@@ -1,0 +1,98 @@
+"""Classification under ever new permutations of the pixels (permuted MNIST and its small sister, permuted digits)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from regrow.errors import ConfigError
+from regrow.streams.seeds import generator, whole_number
+from regrow.streams.task import Task
+
+
+class PermutedImages:
+    """An endless stream: every task shows all images under one new random permutation of their pixels.
+
+    Tasks are independent of each other and equally hard, so a learner that does worse on later ones has lost
+    plasticity. No task tells its permutation, and nothing marks the change. Task t depends on `seed` and t alone:
+    `stream.task(t)` gives it, bit for bit, without the tasks before it.
+    Online permuted MNIST (Dohare et al. 2024, Extended Data Fig. 3) is 60,000 images, one pass, batch 1, 800 tasks.
+    """
+
+    def __init__(
+        self, images: npt.NDArray[Any], labels: npt.NDArray[Any], passes: int = 1, seed: int = 0, white: int = 255
+    ) -> None:
+        """Check the images and keep them.
+
+        Args:
+            images: integers [n, ...] from 0 to `white`.
+            labels: integers [n], the classes from 0.
+            passes: how often a task shows all images; each pass has its own random order.
+            seed: 0 or more.
+            white: the pixel value that becomes 1.0 (255, or `ImageSet.white`).
+
+        Raises:
+            ConfigError: an argument is out of its range, or images and labels do not fit each other.
+        """
+        self.passes = whole_number("passes", passes, least=1)
+        self.seed = whole_number("seed", seed, least=0)
+        self.white = whole_number("white", white, least=1)
+        images, labels = np.asarray(images), np.asarray(labels)
+        _check(images, labels, self.white)
+        self._pixels = np.ascontiguousarray(images.reshape(len(images), -1))
+        self._labels = labels.astype(np.int64)
+
+    @property
+    def features(self) -> int:
+        """Length of an input: the number of pixels."""
+        return int(self._pixels.shape[1])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes: the highest label + 1."""
+        return int(self._labels.max()) + 1
+
+    def task(self, index: int) -> Task:
+        """Return task `index`: inputs float32 [n·passes, pixels] in [0, 1], labels int64 [n·passes].
+
+        Raises:
+            ConfigError: `index` is negative or not whole.
+        """
+        index = whole_number("index", index, least=0)
+        random = generator(self.seed, index)
+        permutation = random.permutation(self.features)
+        order = np.concatenate([random.permutation(len(self._pixels)) for _ in range(self.passes)])
+        inputs = self._pixels[:, permutation][order].astype(np.float32)
+        inputs /= np.float32(self.white)
+        return Task(index, torch.from_numpy(inputs), torch.from_numpy(self._labels[order]))
+
+    def __iter__(self) -> Iterator[Task]:
+        """Yield task 0, 1, 2 and so on without end."""
+        index = 0
+        while True:
+            yield self.task(index)
+            index += 1
+
+
+def _check(images: npt.NDArray[Any], labels: npt.NDArray[Any], white: int) -> None:
+    if images.ndim < 2 or images.size == 0 or not np.issubdtype(images.dtype, np.integer):
+        raise ConfigError(
+            f"images is {images.dtype} {list(images.shape)}: pass integers [n, ...] from 0 to white, one image or more."
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ConfigError(
+            f"labels is {labels.dtype} {list(labels.shape)}: pass integers [{len(images)}], one for each image."
+        )
+    if labels.min() < 0:
+        raise ConfigError(f"labels has {labels.min()}: classes count from 0.")
+    low, high = int(images.min()), int(images.max())
+    if low < 0 or high > white:
+        raise ConfigError(f"images has pixels from {low} to {high}, but white={white}: pass white={high}.")
+    # A forgotten white= would not fail, it would only make every picture nearly black and the results meaningless.
+    if 2 * high < white:
+        raise ConfigError(
+            f"The brightest pixel is {high} of white={white}, so every input would be nearly black: "
+            f"pass white={max(high, 1)} (ImageSet.white knows it)."
+        )

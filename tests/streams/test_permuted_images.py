@@ -1,0 +1,100 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from regrow.errors import ConfigError
+from regrow.streams.permuted_images import PermutedImages
+from regrow.streams.sources import load
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("optical-digits")
+
+
+def stream_of(digits, **changes):
+    return PermutedImages(digits.images, digits.labels, **{"passes": 3, "seed": 7, "white": digits.white, **changes})
+
+
+def test_a_task_shows_every_image_once_a_pass(digits):
+    task = stream_of(digits).task(4)
+    assert task.inputs.shape == (3 * 1797, 64) and task.inputs.dtype == torch.float32
+    assert task.labels.shape == (3 * 1797,) and task.labels.dtype == torch.int64
+    assert len(task) == 3 * 1797 and task.index == 4
+    passes = task.inputs.view(3, 1797, 64).sum(2).sort(1).values
+    assert torch.equal(passes[0], passes[1]) and torch.equal(passes[0], passes[2])
+
+
+def test_images_keep_their_label_and_pixels_are_permuted_alike_in_all_of_them(digits):
+    stream = stream_of(digits)
+    task = stream.task(2)
+    draws = np.random.default_rng([7, 2])
+    permutation = draws.permutation(64)
+    order = np.concatenate([draws.permutation(1797) for _ in range(3)])
+    expected = digits.images.reshape(1797, 64)[order][:, permutation] / np.float32(16)
+    assert np.array_equal(task.inputs.numpy(), expected)
+    assert np.array_equal(task.labels.numpy(), digits.labels[order])
+
+
+def test_pixels_lie_between_0_and_1_and_reach_both(digits):
+    inputs = stream_of(digits).task(0).inputs
+    assert inputs.min() == 0 and inputs.max() == 1
+
+
+def test_passes_and_tasks_differ(digits):
+    stream = stream_of(digits)
+    first, second = stream.task(0), stream.task(1)
+    assert not torch.equal(first.labels[:1797], first.labels[1797 : 2 * 1797])
+    assert not torch.equal(first.inputs.mean(0), second.inputs.mean(0))
+
+
+def test_a_task_is_the_same_however_it_is_reached(digits):
+    by_iteration = list(itertools.islice(stream_of(digits), 4))
+    assert [task.index for task in by_iteration] == [0, 1, 2, 3]
+    again = stream_of(digits).task(3)
+    assert torch.equal(by_iteration[3].inputs, again.inputs) and torch.equal(by_iteration[3].labels, again.labels)
+
+
+def test_another_seed_gives_another_stream(digits):
+    assert not torch.equal(stream_of(digits).task(1).labels, stream_of(digits, seed=8).task(1).labels)
+
+
+def test_sizes(digits):
+    stream = stream_of(digits)
+    assert stream.features == 64 and stream.classes == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"passes": 0}, "passes=0 is too small: it must be at least 1"),
+        ({"passes": 1.5}, "passes=1.5 is not a whole number"),
+        ({"seed": -1}, "seed=-1 is too small"),
+        ({"white": 15}, "pixels from 0 to 16, but white=15: pass white=16"),
+        ({"white": 255}, "brightest pixel is 16 of white=255.*pass white=16"),
+    ],
+)
+def test_arguments_out_of_range(digits, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        stream_of(digits, **changes)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((3, 4)), np.zeros(3, int), r"images is float64 \[3, 4\]: pass integers"),
+        (np.zeros((0, 4), int), np.zeros(0, int), "one image or more"),
+        (np.ones((3, 4), int), np.zeros(2, int), r"labels is int64 \[2\]: pass integers \[3\]"),
+        (np.ones((3, 4), int), np.array([0, -1, 2]), "labels has -1: classes count from 0"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit(images, labels, message):
+    with pytest.raises(ConfigError, match=message):
+        PermutedImages(images, labels, white=1)
+
+
+def test_a_negative_task_index(digits):
+    with pytest.raises(ConfigError, match="index=-1 is too small"):
+        stream_of(digits).task(-1)
