@@ -258,18 +258,22 @@ def initial_mlp(widths: Sequence[int], seed: int, gain: float = 2**0.5) -> tuple
     return weights, [np.zeros(n) for n in widths[1:]]
 
 
-def reference_bit_flipping(seed: int, steps: int, *, period: int = 10_000) -> tuple[Array, Array]:
+def reference_bit_flipping(
+    seed: int, steps: int, *, period: int = 10_000, authors_threshold: bool = False
+) -> tuple[Array, Array]:
     """The article's bit-flipping regression: inputs [steps, 20] of 0 and 1, targets [steps].
 
     The 15 first bits are constant but for one of them, drawn at random, that flips after every `period` examples; the
     5 last are fair coins. The target is 100 threshold units on 20 bits and a constant 1, all weights and biases -1 or
     1, with thresholds 21 * 0.7 - S, where S counts a unit's negative weights, its bias among them, and a linear output
-    with a bias.
+    with a bias. The authors' code has S = (20 - sum of the 20 weights + bias) / 2 instead (`authors_threshold`), which
+    makes units of bias -1 rarer and the targets smaller.
     """
     rng = np.random.default_rng(seed)
     w = rng.choice([-1.0, 1.0], (100, 21))  # the last column belongs to the constant input
     v = rng.choice([-1.0, 1.0], 101)
-    threshold = 21 * 0.7 - (w < 0).sum(axis=1)
+    negatives = (20 - w[:, :20].sum(axis=1) + w[:, 20]) / 2 if authors_threshold else (w < 0).sum(axis=1)
+    threshold = 21 * 0.7 - negatives
     slow = rng.integers(0, 2, 15)
     x, y = np.empty((steps, 20)), np.empty(steps)
     for start in range(0, steps, period):

@@ -121,9 +121,10 @@ def test_training_without_replacement_agrees_with_torch(name: str, loss: str) ->
     assert net.events == []
 
 
-def test_contribution_is_equation_1_written_as_a_sum() -> None:
+@pytest.mark.parametrize("hidden", ["relu", "tanh"])
+def test_contribution_is_equation_1_written_as_a_sum(hidden: str) -> None:
     widths, eta = (4, 6, 3), 0.9
-    net = build(widths, rate=0, decay=eta)
+    net = build(widths, hidden=hidden, rate=0, decay=eta)
     terms = []
     for x, y in batches(widths, 7):
         (h,) = net.forward(x)[1]  # before the step
@@ -199,6 +200,19 @@ def test_the_least_useful_eligible_unit_goes_and_ties_go_to_the_lower_index() ->
     for _ in range(2):
         net.step(np.ones((1, 1)), np.zeros(1))
     assert net.events == [Event(3, 0, 1), Event(5, 0, 3)]
+
+
+def test_a_young_unit_is_ranked_by_its_bias_corrected_utility() -> None:
+    net = build((1, 4, 1), frozen, rate=0.0625, maturity=0, draw=lambda layer, units, shape: np.ones(shape))
+    net.weights[0][:], net.biases[0][:] = 1.0, 0.0
+    net.weights[1][:] = [[0.1, 1.0, 2.0, 2.0]]
+    for _ in range(4):
+        net.step(np.ones((1, 1)), np.zeros(1))
+    assert net.events == [Event(4, 0, 0)]
+    net.weights[1][0, 0] = 1.5  # more useful than unit 1, which is four steps older
+    for _ in range(4):
+        net.step(np.ones((1, 1)), np.zeros(1))
+    assert net.events == [Event(4, 0, 0), Event(8, 0, 1)]
 
 
 @pytest.mark.parametrize("make_optimizer", [sgd, adam])
@@ -325,13 +339,16 @@ def test_bit_flipping_flips_one_slow_bit_a_period_and_tosses_the_rest() -> None:
     assert not np.array_equal(reference_bit_flipping(seed=1, steps=250, period=100)[0], x[:250])
 
 
-def test_bit_flipping_target_is_a_count_of_units_matching_15_of_21_bits() -> None:
+@pytest.mark.parametrize("authors_threshold", [False, True])
+def test_bit_flipping_target_counts_matching_bits(authors_threshold: bool) -> None:
     # w.x + b > 14.7 - S says: of the 21 bits, the constant one included, at least 15 are as the weights' signs ask.
-    x, y = reference_bit_flipping(seed=5, steps=300, period=50)
+    # The authors' threshold is the same for a bias of 1 (up to 0.5), and 2 bits (up to 0.5) dearer for one of -1.
+    x, y = reference_bit_flipping(seed=5, steps=300, period=50, authors_threshold=authors_threshold)
     rng = np.random.default_rng(5)
     w, v = rng.choice([-1.0, 1.0], (100, 21)), rng.choice([-1.0, 1.0], 101)
     for row, target in zip(x, y, strict=True):
         wanted = w > 0
         matches = (wanted == (np.append(row, 1.0) > 0.5)).sum(axis=1)
-        assert target == v[:100][matches >= 15].sum() + v[100]
+        needed = np.where(authors_threshold & (w[:, 20] < 0), 17, 15)
+        assert target == v[:100][matches >= needed].sum() + v[100]
     assert len(np.unique(y)) > 4
