@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from regrow.methods.method import Readings, UnitMethod, check_choice, check_share
+from regrow.errors import ConfigError
+from regrow.methods.method import Readings, Statistic, UnitMethod, check_choice, check_share
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ContinualBackprop(UnitMethod, name="cbp"):
     included. Sums stand where the code has means, which changes no ranking within a layer.
 
     Args:
-        decay_rate: η in [0, 1].
+        decay_rate: η in [0, 1); 0 uses the utility of the moment.
         utility_rule: "contribution" (Eq. 1) or "adaptable_contribution".
         weight_sums: "when_due" (default) averages the activations and multiplies them by the weight sums of the
             moment when a replacement is due, which costs almost nothing; "each_step" averages the product, as
@@ -34,10 +35,17 @@ class ContinualBackprop(UnitMethod, name="cbp"):
     utility_rule: Literal["contribution", "adaptable_contribution"] = "contribution"
     weight_sums: Literal["when_due", "each_step"] = "when_due"
 
+    @property
+    def needs(self) -> Statistic:
+        """Deviations from a mean that includes this batch cannot be summed on the way."""
+        return "activations" if self._adaptable else "mean_abs"
+
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
         super().__post_init__()
         check_share(self, "decay_rate")
+        if self.decay_rate == 1:
+            raise ConfigError("ContinualBackprop.decay_rate must be less than 1: with 1 no utility would ever move.")
         check_choice(self, "utility_rule", ("contribution", "adaptable_contribution"))
         check_choice(self, "weight_sums", ("when_due", "each_step"))
 
@@ -47,7 +55,8 @@ class ContinualBackprop(UnitMethod, name="cbp"):
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """Running means: of the utility, or of the activation at each tap."""
-        state = {"utility": torch.zeros(size)} if self.weight_sums == "each_step" else {"activation": torch.zeros(taps, size)}
+        each_step = self.weight_sums == "each_step"
+        state = {"utility": torch.zeros(size)} if each_step else {"activation": torch.zeros(taps, size)}
         if self._adaptable:
             state["mean_activation"] = torch.zeros(taps, size)
         return state

@@ -19,7 +19,7 @@ Statistic = Literal["mean_abs", "activations"]
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method:
     """A way to keep a network plastic. Use one of the two bases below."""
 
     name: ClassVar[str] = ""
@@ -75,9 +75,6 @@ class Readings(Protocol):
     def incoming(self) -> Tensor:
         """Σ|w_in| of each unit, without biases: as they are now, after the step."""
 
-    def seen(self) -> bool:
-        """Whether any forward counted since the last step."""
-
 
 @dataclass(frozen=True)
 class UnitMethod(Method, ABC):
@@ -97,7 +94,10 @@ class UnitMethod(Method, ABC):
     maturity_threshold: int = 100
     budget: Budget = "carried"
 
-    needs: ClassVar[frozenset[Statistic]] = frozenset()
+    @property
+    def needs(self) -> Statistic | None:
+        """Which of the `Readings` of the activation it asks for; None if it needs no activation."""
+        return None
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
@@ -137,13 +137,19 @@ class Update:
 
 
 @dataclass(frozen=True)
-class WeightMethod(Method, ABC):
+class WeightMethod(Method):
     """Edits gradients before the optimizer's step, or weights before or after it. Override what applies."""
 
-    def before_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:  # noqa: B027
+    @property
+    def acts(self) -> bool:
+        """Whether the method does anything at all."""
+        kind = type(self)
+        return kind.before_step is not WeightMethod.before_step or kind.after_step is not WeightMethod.after_step
+
+    def before_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:
         """Edit gradients or weights in place, just before optimizer step number `step` (from 1)."""
 
-    def after_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:  # noqa: B027
+    def after_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:
         """Edit weights in place, just after optimizer step number `step` (from 1)."""
 
 

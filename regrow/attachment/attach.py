@@ -1,0 +1,161 @@
+"""The one line."""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from regrow.attachment.attachment import Attachment
+from regrow.attachment.service import Choice, Request
+from regrow.errors import ConfigError, ModelError, StateError
+from regrow.methods import Method, WeightMethod, method_named
+from regrow.units.initial import Init
+
+# Live attachments by model, to notice a second one of the same kind. Weak, so that nothing is kept alive.
+_live: "weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[Attachment]]]" = weakref.WeakKeyDictionary()
+
+
+def attach(
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    method: Method | str | Sequence[Method | str],
+    *,
+    example: Any = None,
+    include: Sequence[Choice] | None = None,
+    exclude: Sequence[Choice] = (),
+    include_coupled: bool = False,
+    init: Init = None,
+    seed: int = 0,
+    strict: bool = False,
+) -> Attachment:
+    """Put a method to work. The training loop stays as it is.
+
+    Served are hidden units whose removal disturbs nothing else: groups that are free, or shared by several
+    layers that are then re-drawn together, and, as is usual practice though not function-preserving, units of
+    a single layer that a norm couples. `print` the result to see every group, and why others are left alone.
+
+    Args:
+        model: any network. Wrappers of DDP and `torch.compile` are looked through.
+        optimizer: any torch optimizer that holds its parameters; None for manual mode, in which you call
+            `step()` of the result after each update of your own.
+        method: a method, its name, or several, such as `[ContinualBackprop(), L2(1e-4)]`.
+        example: what the model is traced on: a tensor, a tuple of positional or a dict of keyword arguments, or a
+            callable that takes the model and returns what the loss reads. Without it, the first training forward.
+        include: serve only these: names of modules, or predicates on a `UnitGroup`. Names also choose which
+            parameters a weight method edits.
+        exclude: leave these alone; as `include`.
+        include_coupled: also serve coupled groups that several layers make, such as the residual stream of a
+            transformer. Replacing a unit there disturbs the others through the norms' statistics.
+        init: law of new incoming weights: "kaiming_uniform", "kaiming_normal", "lecun_uniform", "lecun_normal", or
+            a callable `(group, units, shape, generator) -> Tensor` with shape (number of units, *one unit's
+            incoming slice). By default the law that the module itself starts with.
+        seed: of everything that is drawn.
+        strict: raise if any hidden group cannot be served, instead of listing it.
+
+    Raises:
+        ConfigError: an unknown method, law or module name, or no method at all.
+        ModelError: the optimizer does not hold the model's parameters, the model cannot take the example, or
+            nothing can be replaced.
+        StateError: a method of this kind is already attached to this model and optimizer.
+    """
+    methods = _methods(method)
+    model, optimizer = _without_wrapper(model), _optimizer_within(optimizer)
+    if optimizer is None:
+        _check_manual(methods)
+    else:
+        _check_holds(optimizer, model)
+    neighbours = [found for ref in _live.get(model, []) if (found := ref()) is not None and found.attached]
+    _check_first_of_kind(neighbours, methods, optimizer)
+
+    request = Request(include, tuple(exclude), init, strict, include_coupled)
+    request.check_names(model)
+    attachment = Attachment(model, optimizer, methods, seed, request)
+    attachment.key = _free_key(optimizer)
+    try:
+        if attachment.needs_units:
+            if example is None:
+                attachment.find_units_at_first_forward()
+            else:
+                attachment.find_units(example)
+    except BaseException:
+        attachment.detach()
+        raise
+    _live[model] = [weakref.ref(found) for found in (*neighbours, attachment)]
+    return attachment
+
+
+def _methods(method: Method | str | Sequence[Method | str]) -> list[Method]:
+    several = [method] if isinstance(method, Method | str) else list(method)
+    methods = [method_named(item) if isinstance(item, str) else item for item in several]
+    if not methods:
+        raise ConfigError("attach() got an empty list of methods; give one, for example regrow.ContinualBackprop().")
+    for item in methods:
+        if not isinstance(item, Method):
+            raise ConfigError(f"attach() takes methods or their names, but got {item!r}.")
+    return methods
+
+
+def _without_wrapper(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"attach() needs a torch.nn.Module first, but got {type(model).__name__}.")
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        return _without_wrapper(model.module)
+    compiled_from = getattr(model, "_orig_mod", None)
+    return _without_wrapper(compiled_from) if isinstance(compiled_from, nn.Module) else model
+
+
+def _optimizer_within(optimizer: Any) -> Optimizer | None:
+    inner = getattr(optimizer, "optimizer", None)  # Accelerate's and Lightning's wrappers
+    if isinstance(inner, Optimizer):
+        return _optimizer_within(inner)
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise ModelError(
+            f"attach() needs a torch optimizer second, but got {type(optimizer).__name__}; "
+            "pass None and call step() of the result after each update if you have none."
+        )
+    return optimizer
+
+
+def _check_manual(methods: Sequence[Method]) -> None:
+    for method in methods:
+        if isinstance(method, WeightMethod) and method.acts:
+            raise ConfigError(
+                f"{type(method).__name__} acts around an optimizer's step, at its step size, so it cannot be used with "
+                "optimizer=None. Pass the optimizer."
+            )
+
+
+def _check_holds(optimizer: Optimizer, model: nn.Module) -> None:
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(parameter) in held for parameter in model.parameters()):
+        raise ModelError(
+            f"The {type(optimizer).__name__} holds none of the parameters of {type(model).__name__}. "
+            "Make the optimizer from model.parameters(), of this very model, and attach then."
+        )
+
+
+def _check_first_of_kind(
+    neighbours: Sequence[Attachment], methods: Sequence[Method], optimizer: Optimizer | None
+) -> None:
+    for found in neighbours:
+        if found.optimizer is not optimizer:
+            continue
+        for method in methods:
+            for other in found.methods:
+                if type(method) is type(other):
+                    raise StateError(
+                        f"{other} is already attached to this {type(found.model).__name__} and its optimizer. "
+                        "detach() it first, or attach several methods in one list."
+                    )
+
+
+def _free_key(optimizer: Optimizer | None) -> str:
+    keys = {
+        found.key
+        for refs in _live.values()
+        for ref in refs
+        if (found := ref()) is not None and found.attached and found.optimizer is optimizer
+    }
+    return next(str(number) for number in range(len(keys) + 1) if str(number) not in keys)

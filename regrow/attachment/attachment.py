@@ -1,0 +1,354 @@
+"""A method at work on one model and one optimizer."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from regrow.attachment.hooks import FirstForward, StepHooks, Switch
+from regrow.attachment.service import Request, why_not_served
+from regrow.attachment.table import format_table, shorten
+from regrow.attachment.unit_worker import Event, Site, UnitWorker
+from regrow.errors import ConfigError, ModelError, StateError
+from regrow.methods.generator import seeded_generator
+from regrow.methods.method import Method, UnitMethod, Update, WeightMethod
+from regrow.units.graph import UnitGraph, UnitGroup
+from regrow.units.trace import find_units
+
+
+class Attachment:
+    """Methods at work on one model and optimizer. Made by `regrow.attach`.
+
+    After each optimizer step, weight methods act first and unit methods then, each kind in the order given, so
+    that the outgoing weights of new units are exactly 0 when the training loop gets control back.
+
+    Its state rides in `optimizer.state_dict()["regrow"]`, as tensors only; restoring the optimizer restores it.
+
+    Attributes:
+        model: the model, without wrappers.
+        optimizer: the optimizer, without wrappers; None in manual mode.
+        methods: the methods, in order.
+        events: all replacements of this process so far, oldest first. They are not part of the saved state.
+        graph: the model's units; None until the first forward if no example was given.
+        unserved: why each group that is not served is not.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer | None, methods: Sequence[Method], seed: int, request: Request
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.methods = tuple(methods)
+        self.events: list[Event] = []
+        self.graph: UnitGraph | None = None
+        self.unserved: dict[str, str] = {}
+        self._request = request
+        self._switch = Switch()
+        self._steps = 0
+        self._generators = [seeded_generator(seed, index) for index in range(len(methods))]
+        self._workers: dict[int, UnitWorker] = {}
+        self._pending: dict[str, Tensor] | None = None
+        self._undo: list[Callable[[], None]] = []
+        self._attached = True
+        if optimizer is not None:
+            hooks = StepHooks(optimizer, self._before_step, self._after_step)
+            handles = [
+                *hooks.handles,
+                optimizer.register_state_dict_post_hook(self._save_into),
+                optimizer.register_load_state_dict_pre_hook(self._load_from),
+            ]
+            self._undo += [handle.remove for handle in handles]
+        self.key = "0"
+
+    def find_units(self, example: Any) -> None:
+        """Trace the model on an example and start to serve its groups."""
+        with self.paused():
+            graph = find_units(self.model, example)
+        self._request.check_names(self.model)
+        workers, unserved = {}, {}
+        for index, method in enumerate(self.methods):
+            if not isinstance(method, UnitMethod):
+                continue
+            sites = []
+            for group in graph:
+                reason = why_not_served(group, method, self.model, self.optimizer, self._request)
+                if reason is None:
+                    sites.append(Site(group, self.model, method, self._request.init, self._switch))
+                else:
+                    unserved[group.name] = reason
+            if not sites:
+                raise ModelError(_nothing_served(self.model, method, unserved))
+            workers[index] = UnitWorker(method, sites, self._generators[index])
+        hidden = {name: reason for name, reason in unserved.items() if graph[name].status not in ("output", "unused")}
+        if self._request.strict and hidden:
+            listed = "\n".join(f"  {name}: {reason}" for name, reason in hidden.items())
+            raise ModelError(
+                f"strict=True, but {len(hidden)} groups of {type(self.model).__name__} cannot be served:\n{listed}\n"
+                "Exclude them by name, or drop strict=True."
+            )
+        self.graph, self.unserved, self._workers = graph, unserved, workers
+        self._undo += [reader.handle.remove for site in self._sites() for reader in site.readers]
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self.load_state_dict(pending)
+
+    def find_units_at_first_forward(self) -> None:
+        """Take the first forward that counts as the example."""
+
+        def trace(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.find_units(lambda model: model(*args, **kwargs))
+
+        self._undo.append(FirstForward(self.model, trace).handle.remove)
+
+    @property
+    def needs_units(self) -> bool:
+        """Whether any method replaces units."""
+        return any(isinstance(method, UnitMethod) for method in self.methods)
+
+    @property
+    def groups(self) -> tuple[UnitGroup, ...]:
+        """The groups that are served, front to back."""
+        found = {site.group.name: site.group for site in self._sites()}
+        return tuple(found.values())
+
+    def step(self) -> None:
+        """Act once, after your own update of the weights: for manual mode, `attach(..., optimizer=None)`.
+
+        Raises:
+            StateError: there is an optimizer, whose steps are followed by themselves.
+        """
+        if self.optimizer is not None:
+            raise StateError("step() is for manual mode; this attachment follows its optimizer by itself.")
+        self._after_step()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block, forwards do not count and steps are not acted on."""
+        before, self._switch.on = self._switch.on, False
+        try:
+            yield
+        finally:
+            self._switch.on = before
+
+    def detach(self) -> None:
+        """Remove every hook and the key in the optimizer's state dict. Calling it again does nothing."""
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
+        self._attached = False
+
+    @property
+    def attached(self) -> bool:
+        """Whether `detach` has not been called."""
+        return self._attached
+
+    def __enter__(self) -> "Attachment":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.detach()
+
+    def state_of(self, group: UnitGroup | str) -> dict[str, Tensor]:
+        """State of one group: `age` (optimizer steps, int64), `utility` where the method has one, and what else
+        the method remembers. The last dimension of every tensor is the unit. With several unit methods, that of
+        the first.
+
+        Raises:
+            StateError: the group is not served.
+        """
+        name = group if isinstance(group, str) else group.name
+        for worker in self._workers.values():
+            for site in worker.sites:
+                if site.group.name == name:
+                    return {"age": site.age(), **{key: value.clone() for key, value in site.state.items()}}
+        served = ", ".join(found.name for found in self.groups) or "none yet: the first training forward finds them"
+        raise StateError(f"Group {name!r} is not served. Served: {served}.")
+
+    def metrics(self) -> dict[str, float]:
+        """Figures to log, by name: the totals, and for each served group its replacements, how many of its
+        units are eligible, and their mean age in optimizer steps.
+        """
+        figures: dict[str, float] = {"steps": float(self._steps), "replacements": 0.0}
+        for site in self._sites():
+            site.warn_if_not_finite()
+            figures["replacements"] += site.schedule.replaced
+            prefix = f"{site.group.name}/"
+            replaced = figures.get(prefix + "replacements", 0.0)
+            figures[prefix + "replacements"] = replaced + site.schedule.replaced
+            figures[prefix + "eligible"] = float(site.schedule.eligible)
+            figures[prefix + "mean_age"] = site.age().float().mean().item()
+        return figures
+
+    def __str__(self) -> str:
+        methods = ", ".join(str(method) for method in self.methods)
+        optimizer = "no optimizer" if self.optimizer is None else type(self.optimizer).__name__
+        title = f"regrow: {methods}\non {type(self.model).__name__} with {optimizer}"
+        if not self.needs_units:
+            return f"{title}; it edits weights only"
+        if self.graph is None:
+            return f"{title}; units are found at the first training forward"
+        served = {group.name for group in self.groups}
+        laws = {site.group.name: [law.description for law in site.laws] for site in self._sites()}
+        rows = [
+            (
+                group.name,
+                str(group.size),
+                shorten(group.producers) or "–",
+                shorten(group.consumers) or "–",
+                shorten(list(dict.fromkeys(laws.get(group.name, [])))) or "–",
+                group.status,
+                "served" + (f"; {'; '.join(group.reasons)}" if group.reasons else "")
+                if group.name in served
+                else f"not served: {self.unserved[group.name]}",
+            )
+            for group in self.graph
+        ]
+        header = ("group", "units", "made by", "read by", "new weights", "status", "")
+        units = sum(group.size for group in self.groups)
+        counted = f"{len(served)} of {len(rows)} groups served, {units} units"
+        return f"{title}; {counted}\n\n{format_table(header, rows)}"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that `load_state_dict` needs for going on bit-identically, as tensors only. Empty as long as
+        units have still to be found.
+        """
+        if self.needs_units and self.graph is None:
+            return self._pending or {}
+        state = {"identity": _as_tensor(self._identity()), "steps": torch.tensor(self._steps)}
+        for index, generator in enumerate(self._generators):
+            state[f"{index}.generator"] = generator.get_state()
+        for index, worker in self._workers.items():
+            for site in worker.sites:
+                prefix = f"{index}.{site.group.name}."
+                state[prefix + "schedule"] = site.schedule.state()
+                state[prefix + "born"] = site.born.clone()
+                state |= {prefix + key: value.clone() for key, value in site.state.items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            StateError: it was saved by other methods or from another model.
+        """
+        if self.needs_units and self.graph is None:
+            self._pending = dict(state)
+            return
+        _check_identity(_from_tensor(state["identity"]), _from_tensor(_as_tensor(self._identity())))
+        self._steps = int(state["steps"])
+        for index, generator in enumerate(self._generators):
+            generator.set_state(state[f"{index}.generator"].cpu())
+        for index, worker in self._workers.items():
+            for site in worker.sites:
+                prefix = f"{index}.{site.group.name}."
+                device = site.born.device
+                site.schedule.load(state[prefix + "schedule"])
+                site.born = state[prefix + "born"].to(device, copy=True)
+                site.state = {key: state[prefix + key].to(device, copy=True) for key in site.state}
+                for reader in site.readers:
+                    reader.clear()
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "methods": [{"name": method.name, **method.settings()} for method in self.methods],
+            "groups": {group.name: group.size for group in self.groups},
+        }
+
+    def _sites(self) -> list[Site]:
+        return [site for worker in self._workers.values() for site in worker.sites]
+
+    def _before_step(self) -> None:
+        if self._switch.on:
+            self._edit_weights("before_step", self._steps + 1)
+
+    def _after_step(self) -> None:
+        if not self._switch.on:
+            return
+        self._steps += 1
+        self._edit_weights("after_step", self._steps)
+        if self.needs_units and self.graph is None:
+            raise StateError(
+                "The optimizer stepped before any training forward of the model: no units are known. Give attach() an "
+                "example=, or run the model itself (in training mode, with grad) before the first step."
+            )
+        for worker in self._workers.values():
+            if self._steps == 1:
+                _check_taps(worker)
+            self.events += worker.step(self.optimizer)
+
+    def _edit_weights(self, moment: str, step: int) -> None:
+        editors = [
+            (method, generator)
+            for method, generator in zip(self.methods, self._generators, strict=True)
+            if isinstance(method, WeightMethod)
+        ]
+        if not editors:
+            return
+        updates = list(self._updates())
+        with torch.no_grad():
+            for method, generator in editors:
+                act: Callable[[Sequence[Update], int, Generator], None] = getattr(method, moment)
+                act(updates, step, generator)
+
+    def _updates(self) -> Iterator[Update]:
+        assert self.optimizer is not None
+        rates = {id(held): group["lr"] for group in self.optimizer.param_groups for held in group["params"]}
+        for name, parameter in self.model.named_parameters():
+            if id(parameter) in rates and self._request.wants_parameter(name):
+                yield Update(parameter, float(rates[id(parameter)]))
+
+    def _save_into(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+        state = self.state_dict()
+        if state:
+            state_dict.setdefault("regrow", {})[self.key] = state
+
+    def _load_from(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+        # A run that was saved without regrow, or without this attachment: it starts here.
+        saved = state_dict.get("regrow", {}).get(self.key)
+        if saved is not None:
+            self.load_state_dict(saved)
+
+
+def _check_taps(worker: UnitWorker) -> None:
+    readers = [reader for site in worker.sites for reader in site.readers]
+    if readers and not any(reader.seen for reader in readers):
+        raise StateError(
+            "The optimizer has stepped, but no forward of the model was seen: regrow's hooks did not run. Call the "
+            "model in training mode with grad enabled. If it was compiled and called before attach(), attach first."
+        )
+
+
+def _nothing_served(model: nn.Module, method: UnitMethod, unserved: dict[str, str]) -> str:
+    listed = "\n".join(f"  {name}: {reason}" for name, reason in unserved.items()) or "  it has no units"
+    return (
+        f"Nothing in {type(model).__name__} can be replaced by {type(method).__name__}:\n{listed}\n"
+        "A network needs a hidden layer that feeds another; see include=, exclude= and include_coupled=."
+    )
+
+
+def _check_identity(saved: dict[str, Any], present: dict[str, Any]) -> None:
+    for what, advice in (
+        ("methods", "Attach with the saved settings"),
+        ("groups", "Attach to the model that was saved"),
+    ):
+        if saved[what] != present[what]:
+            raise StateError(
+                f"This regrow state was saved with other {what}.\n  saved:   {saved[what]}\n"
+                f"  present: {present[what]}\n{advice}, or delete the key 'regrow' from the optimizer's state dict to start regrow afresh."
+            )
+
+
+def _as_tensor(content: dict[str, Any]) -> Tensor:
+    return torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+
+
+def _from_tensor(tensor: Tensor) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(bytes(tensor.tolist()).decode())
+    except ValueError as error:
+        raise ConfigError("This is not a state that regrow saved: its identity cannot be read.") from error
+    return content

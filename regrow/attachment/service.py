@@ -1,0 +1,89 @@
+"""Which groups are served, and why the others are not."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Optimizer
+
+from regrow.errors import ConfigError, nearest
+from regrow.methods.method import UnitMethod
+from regrow.units.graph import UnitGroup
+from regrow.units.initial import Init
+
+Choice = str | Callable[[UnitGroup], bool]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked `attach` for, beyond the methods.
+
+    Module names choose units by producer and parameters by owner; predicates choose units only.
+    """
+
+    include: Sequence[Choice] | None
+    exclude: Sequence[Choice]
+    init: Init
+    strict: bool
+    include_coupled: bool
+
+    def check_names(self, model: nn.Module) -> None:
+        """Raise if a name is not a module of the model."""
+        known = [name for name, _ in model.named_modules() if name]
+        for setting, choices in (("include", self.include or ()), ("exclude", self.exclude)):
+            for choice in choices:
+                if isinstance(choice, str) and choice not in known:
+                    raise ConfigError(
+                        f"{setting}= names {choice!r}, which is not a module of {type(model).__name__}; "
+                        f"{nearest(choice, known)}"
+                    )
+
+    def wants_group(self, group: UnitGroup) -> bool:
+        """Whether a group is chosen by include and not excluded."""
+        included = self.include is None or any(_chooses(choice, group) for choice in self.include)
+        return included and not any(_chooses(choice, group) for choice in self.exclude)
+
+    def wants_parameter(self, name: str) -> bool:
+        """Whether a parameter is chosen by the module names."""
+        includes = None if self.include is None else [choice for choice in self.include if isinstance(choice, str)]
+        included = not includes or any(_is_within(name, choice) for choice in includes)
+        return included and not any(isinstance(choice, str) and _is_within(name, choice) for choice in self.exclude)
+
+
+def why_not_served(
+    group: UnitGroup, method: UnitMethod, model: nn.Module, optimizer: Optimizer | None, request: Request
+) -> str | None:
+    """The reason why a method does not serve a group, or None if it does."""
+    if group.status not in ("free", "shared", "coupled"):
+        return "; ".join(group.reasons) or _BY_STATUS.get(group.status, group.status)
+    if not request.wants_group(group):
+        return "left out by include= or exclude="
+    if group.status == "coupled" and len(group.producers) > 1 and not request.include_coupled:
+        return "; ".join((*group.reasons, "made by several layers and coupled: include_coupled=True serves it"))
+    if optimizer is not None:
+        held = {id(parameter) for parameters in optimizer.param_groups for parameter in parameters["params"]}
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for part in group.having("incoming", "outgoing"):
+            if id(parameters[part.parameter]) not in held:
+                return f"the optimizer does not hold {part.parameter}"
+    if method.needs:
+        for part in group.having("outgoing"):
+            if part.tap is None:
+                return f"no module sees the activation that meets {part.parameter}"
+    return None
+
+
+_BY_STATUS = {
+    "output": "it is what the network returns",
+    "unused": "nothing reads it",
+}
+
+
+def _chooses(choice: Choice, group: UnitGroup) -> bool:
+    if callable(choice):
+        return choice(group)
+    return any(_is_within(producer, choice) for producer in group.producers)
+
+
+def _is_within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")

@@ -1,0 +1,125 @@
+"""The law that new incoming weights are drawn from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from regrow.errors import ConfigError, nearest
+from regrow.units.graph import UnitGroup
+from regrow.units.surgery import Region
+
+Draw = Callable[[UnitGroup, Tensor, tuple[int, ...], Generator], Tensor]
+Init = str | Draw | None
+
+
+@dataclass(frozen=True)
+class Law:
+    """How to draw the incoming weights of new units.
+
+    Attributes:
+        description: what the table shows.
+        draw: called with group, units (n,), shape (n, *one unit's incoming slice) and a host generator.
+    """
+
+    description: str
+    draw: Draw
+
+
+def _uniform(low: float, high: float, description: str) -> Law:
+    def draw(group: UnitGroup, units: Tensor, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        return torch.empty(shape).uniform_(low, high, generator=generator)
+
+    return Law(description, draw)
+
+
+def _normal(mean: float, std: float, description: str) -> Law:
+    def draw(group: UnitGroup, units: Tensor, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        return torch.empty(shape).normal_(mean, std, generator=generator)
+
+    return Law(description, draw)
+
+
+# Named laws by fan-in n: the uniform bound or the standard deviation. Gains as torch.nn.init has them, for ReLU.
+_NAMED: dict[str, Callable[[int, str], Law]] = {
+    "kaiming_uniform": lambda n, text: _uniform(-math.sqrt(6 / n), math.sqrt(6 / n), text),
+    "kaiming_normal": lambda n, text: _normal(0.0, math.sqrt(2 / n), text),
+    "lecun_uniform": lambda n, text: _uniform(-math.sqrt(3 / n), math.sqrt(3 / n), text),
+    "lecun_normal": lambda n, text: _normal(0.0, math.sqrt(1 / n), text),
+}
+
+
+def law_for(model: nn.Module, region: Region, init: Init = None) -> Law:
+    """The law for one incoming slice.
+
+    By default the law of the owning module's `reset_parameters`, if it draws the whole tensor from one uniform
+    or normal distribution; else normal with the standard deviation that the tensor has now.
+
+    Args:
+        model: the model that the slice's name is relative to.
+        region: the incoming slice on its tensor.
+        init: None, the name of a law, or a callable `(group, units, shape, generator) -> Tensor`.
+
+    Raises:
+        ConfigError: no law has that name.
+    """
+    if callable(init):
+        return Law(getattr(init, "__name__", type(init).__name__), init)
+    if init is not None:
+        if init not in _NAMED:
+            raise ConfigError(f"There is no initial law {init!r} for init=; {nearest(init, _NAMED)}")
+        return _NAMED[init](region.fan_in, init)
+    owner, _, name = region.part.parameter.rpartition(".")
+    return _own_law(model.get_submodule(owner), name) or _present_law(region.tensor)
+
+
+def _present_law(tensor: Tensor) -> Law:
+    std = tensor.detach().float().std(correction=0).item()
+    return _normal(0.0, std, f"normal, std {std:.3g} (as at attach)")
+
+
+class _DrawRecorder(TorchDispatchMode):
+    """Notes which distribution a tensor was last filled from, and whether anything else was done to it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.tensor = tensor
+        self.law: Law | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and args[0] is self.tensor and func._schema.is_mutable:
+            self.law = None
+            if func is torch.ops.aten.uniform_.default:
+                low, high = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
+                self.law = _uniform(low, high, f"uniform in [{low:.3g}, {high:.3g}]")
+            elif func is torch.ops.aten.normal_.default:
+                mean, std = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
+                self.law = _normal(mean, std, f"normal, mean {mean:.3g}, std {std:.3g}")
+        return func(*args, **(kwargs or {}))
+
+
+def _own_law(owner: nn.Module, name: str) -> Law | None:
+    """What `reset_parameters` of a module draws a parameter from, found by running it on a shadow without data."""
+    if not callable(getattr(owner, "reset_parameters", None)) or name not in owner._parameters:
+        return None
+    shadow = object.__new__(type(owner))
+    shadow.__dict__.update(owner.__dict__)
+    for kind in ("_parameters", "_buffers"):
+        tensors = getattr(owner, kind)
+        shadow.__dict__[kind] = {
+            key: value if value is None else _without_data(value) for key, value in tensors.items()
+        }
+    with _DrawRecorder(shadow._parameters[name]) as recorder, torch.no_grad():  # type: ignore[arg-type]
+        shadow.reset_parameters()  # type: ignore[operator]
+    return recorder.law
+
+
+def _without_data(tensor: Tensor | None) -> Tensor | None:
+    if tensor is None:
+        return None
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty

@@ -1,0 +1,100 @@
+"""Reading activations where a `Tap` says that they can be seen.
+
+What hangs on a module is copied and pickled with it (target networks, averaged models, checkpoints of whole
+models). A copy must do nothing, so every hook here turns into `inert` when it is copied.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from regrow.units.graph import Tap
+
+
+def inert(*args: Any, **kwargs: Any) -> None:
+    """What a copied hook does: nothing."""
+
+
+def _return_inert() -> Callable[..., None]:
+    return inert
+
+
+class ModuleHook:
+    """Base of hooks on modules: inert in every copy."""
+
+    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
+        return inert
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _return_inert, ()
+
+
+class TapHook(ModuleHook):
+    """Hands the value at a tap on, at every forward that passes it.
+
+    Args:
+        model: the model that the tap's module name is relative to.
+        tap: where to read.
+        receive: called with the module and the value, without autograd.
+    """
+
+    def __init__(self, model: nn.Module, tap: Tap, receive: Callable[[nn.Module, Tensor], None]) -> None:
+        self._position = tap.position
+        self._receive = receive
+        module = model.get_submodule(tap.module)
+        self.handle: RemovableHandle = (
+            module.register_forward_pre_hook(self._on_input, with_kwargs=True)
+            if tap.where == "input"
+            else module.register_forward_hook(self._on_output)
+        )
+
+    def _on_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        value = kwargs[self._position] if isinstance(self._position, str) else args[self._position]
+        self._receive(module, value.detach())
+
+    def _on_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        value = output if isinstance(output, Tensor) else output[self._position]
+        self._receive(module, value.detach())
+
+
+def per_position(tap: Tap, value: Tensor) -> Tensor:
+    """The value at a tap as a matrix of shape (everything else, positions along the tap's dimension)."""
+    return value.movedim(value.dim() + tap.dim, -1).flatten(end_dim=-2)
+
+
+def per_unit(tap: Tap, value: Tensor) -> Tensor:
+    """Activations of each unit, of shape (observations, units): places and a unit's several positions count as
+    observations of it.
+    """
+    rows = tap.rows.to(value.device)
+    return per_position(tap, value)[:, rows].movedim(2, 1).flatten(end_dim=1)
+
+
+def per_sample(tap: Tap, value: Tensor) -> Tensor:
+    """Activations of each unit, of shape (samples, units): the mean over places and over a unit's positions."""
+    rows = tap.rows.to(value.device)
+    spread = value.movedim(value.dim() + tap.dim, -1)[..., rows].mean(dim=-1)
+    return spread.flatten(1, -2).mean(dim=1) if spread.dim() > 2 else spread
+
+
+def record(model: nn.Module, taps: list[Tap], run: Callable[[], Any]) -> list[Tensor | None]:
+    """Run something without grad and return the last value that each tap saw, None where it saw none."""
+    seen: list[Tensor | None] = [None] * len(taps)
+
+    def keep(number: int) -> Callable[[nn.Module, Tensor], None]:
+        def receive(module: nn.Module, value: Tensor) -> None:
+            seen[number] = value
+
+        return receive
+
+    hooks = [TapHook(model, tap, keep(number)) for number, tap in enumerate(taps)]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for hook in hooks:
+            hook.handle.remove()
+    return seen
