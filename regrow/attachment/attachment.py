@@ -338,7 +338,8 @@ def _check_identity(saved: dict[str, Any], present: dict[str, Any]) -> None:
         if saved[what] != present[what]:
             raise StateError(
                 f"This regrow state was saved with other {what}.\n  saved:   {saved[what]}\n"
-                f"  present: {present[what]}\n{advice}, or delete the key 'regrow' from the optimizer's state dict to start regrow afresh."
+                f"  present: {present[what]}\n"
+                f"{advice}, or delete the key 'regrow' from the optimizer's state dict to start regrow afresh."
             )
 
 

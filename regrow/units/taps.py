@@ -42,21 +42,25 @@ class TapHook(ModuleHook):
     """
 
     def __init__(self, model: nn.Module, tap: Tap, receive: Callable[[nn.Module, Tensor], None]) -> None:
-        self._position = tap.position
+        self._tap = tap
         self._receive = receive
         module = model.get_submodule(tap.module)
         self.handle: RemovableHandle = (
-            module.register_forward_pre_hook(self._on_input, with_kwargs=True)
+            module.register_forward_pre_hook(self, with_kwargs=True)
             if tap.where == "input"
-            else module.register_forward_hook(self._on_output)
+            else module.register_forward_hook(self)
         )
 
-    def _on_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        value = kwargs[self._position] if isinstance(self._position, str) else args[self._position]
-        self._receive(module, value.detach())
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], third: Any) -> None:
+        """As a pre-hook, called with the keyword arguments third; as a forward hook, with the output.
 
-    def _on_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        value = output if isinstance(output, Tensor) else output[self._position]
+        Registered as an object, since a bound method would be pickled through the object that it is bound to.
+        """
+        position = self._tap.position
+        if self._tap.where == "input":
+            value = third[position] if isinstance(position, str) else args[position]
+        else:
+            value = third if isinstance(third, Tensor) else third[position]
         self._receive(module, value.detach())
 
 
