@@ -54,11 +54,40 @@ class Schedule:
         self.eligible_sum += self.eligible
         due = self._due(generator)
         if due:
-            self.replaced += due
-            self.eligible -= due
-            # A unit re-drawn now has age 0 and reaches age maturity + 1 that many steps later.
-            self._young.append((self.step + self._maturity + 1, due))
+            self._replace(due)
         return due
+
+    def plan(self, steps: int) -> list[tuple[int, int]]:
+        """Let many optimizer steps pass at once: as so many calls of `advance`, but from one replacement to the next.
+
+        For the carried budget, which draws nothing.
+
+        Returns (which step, how many are due) for each step with any due; the first step that passes is 1.
+        """
+        start, end = self.step, self.step + steps
+        plan = []
+        while self.step < end:
+            while self._young and self._young[0][0] <= self.step + 1:
+                self.eligible += self._young.popleft()[1]
+            # Until then the number of eligible units stays as it is, unless some are replaced.
+            until = min(end, self._young[0][0] - 1) if self._young else end
+            missing = (self.replaced + 1) * self._rate.denominator - self.eligible_sum * self._rate.numerator
+            gain = self.eligible * self._rate.numerator
+            wait = -(-missing // gain) if gain else until - self.step + 1
+            passed = min(wait, until - self.step)
+            self.step += passed
+            self.eligible_sum += passed * self.eligible
+            if passed == wait:
+                due = self.eligible_sum * self._rate.numerator // self._rate.denominator - self.replaced
+                self._replace(due)
+                plan.append((self.step - start, due))
+        return plan
+
+    def _replace(self, due: int) -> None:
+        self.replaced += due
+        self.eligible -= due
+        # A unit re-drawn now has age 0 and reaches age maturity + 1 that many steps later.
+        self._young.append((self.step + self._maturity + 1, due))
 
     def _due(self, generator: Generator) -> int:
         if self._budget == "carried":
