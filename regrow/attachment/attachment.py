@@ -315,7 +315,9 @@ class Attachment:
 
 def _check_taps(worker: UnitWorker) -> None:
     readers = [reader for site in worker.sites for reader in site.readers]
-    if readers and not any(reader.seen for reader in readers):
+    # A model that took no part in this step (one optimizer may hold several) is none of our business.
+    trained = any(site.has_gradient() for site in worker.sites)
+    if readers and trained and not any(reader.seen for reader in readers):
         raise StateError(
             "The optimizer has stepped, but no forward of the model was seen: regrow's hooks did not run. Call the "
             "model in training mode with grad enabled. If it was compiled and called before attach(), attach first."

@@ -76,6 +76,10 @@ class Site:
             self.state = {key: value.to(device) for key, value in self.state.items()}
             self.born, self.not_finite = self.born.to(device), self.not_finite.to(device)
 
+    def has_gradient(self) -> bool:
+        """Whether the last backward pass reached the group's incoming weights."""
+        return any(region.tensor.grad is not None for region in self._incoming)
+
     def age(self) -> Tensor:
         """Optimizer steps since each unit was drawn, int64 of shape (units,)."""
         return self.schedule.step - self.born
