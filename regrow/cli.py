@@ -1,0 +1,350 @@
+"""The command: run, list, report, watch.
+
+Everything heavy is imported by the command that needs it, so that `regrow --help` answers at once.
+"""
+
+import os
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import regrow
+from regrow.errors import ConfigError, RegrowError, StoreError
+
+if TYPE_CHECKING:
+    from regrow.experiments.execute import Failure
+    from regrow.experiments.spec import RunSpec
+    from regrow.experiments.store import RunFolder
+    from regrow.experiments.study import Study
+    from regrow.report.summary import Cells
+
+app = App(
+    name="regrow",
+    help="Keeps deep networks able to learn for as long as they run: studies of loss of plasticity.",
+    version=regrow.__version__,
+)
+_WIDE = 150  # columns that the table of results needs as a whole
+_LESSER = ("Seeds", "Effective", "Mean", "Seconds")
+# A log or a pipe has no width: nothing in it need be cut.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+
+
+@app.command
+def run(
+    study: str,
+    /,
+    *,
+    scale: str = "laptop",
+    seeds: str | None = None,
+    methods: str | None = None,
+    engine: str = "auto",
+    workers: int | None = None,
+    out: Path = Path("runs"),
+    shard: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run a study, or go on with it, then report what is seen.
+
+    Runs that are done are not run again. Stopped in any way, the same command goes on where it was.
+
+    Args:
+        study: its name; `regrow list` shows all.
+        scale: smoke, laptop or paper.
+        seeds: how many (5), or which (0:30, the last one left out). Default: as the scale says.
+        methods: names with commas between them. Default: all of the study.
+        engine: fused, plain, or auto: fused where it can serve the methods.
+        workers: processes at once. Default: one per core.
+        out: folder of all runs.
+        shard: i/n runs only the i-th of n parts of the study, for arrays of jobs.
+        dry_run: only say what would be run.
+    """
+    import regrow.studies  # noqa: F401  registers all studies
+    from regrow.experiments.display import display_for
+    from regrow.experiments.execute import Failure, Job, cores, execute
+    from regrow.experiments.store import RunFolder
+    from regrow.experiments.study import study_named
+
+    chosen = study_named(study)
+    every = chosen.specs(scale, _seeds(seeds), methods.split(",") if methods else None, engine)
+    specs = _part(every, shard)
+    workers = _at_least_one(workers, cores())
+    _announce(chosen, specs, out, workers)
+    if dry_run:
+        for spec in specs:
+            folder = RunFolder(out / spec.study / spec.key)
+            state = folder.state() if folder.path.exists() else "waiting"
+            console.print(
+                f"{folder.path}  {spec.method}, seed {spec.seed}, {spec.engine} engine: {state}", soft_wrap=True
+            )
+        return 0
+
+    jobs: list[Job] = []
+    failures: list[Failure] = []
+    for spec in specs:
+        job = Job(spec, RunFolder(out / spec.study / spec.key), type(chosen).__module__)
+        try:
+            RunFolder.create(out, spec)
+            if job.folder.is_done():
+                continue
+            job.task = len(job.folder.rows())
+            jobs.append(job)
+        except StoreError as error:
+            failures.append(Failure(job, str(error)))
+    if len(jobs) + len(failures) < len(specs):
+        console.print(f"{len(specs) - len(jobs) - len(failures)} of {len(specs)} runs are done already.")
+    try:
+        with display_for(console) as display:
+            failures += execute(jobs, workers, display)
+    except KeyboardInterrupt:
+        console.print(f"Stopped. Every run is kept; to go on: {_command()}", soft_wrap=True)
+        return 130
+    _report(chosen, every, out)
+    _complain(failures)
+    return 1 if failures else 0
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Show the studies with their scales, and the methods with their settings."""
+    import regrow.studies  # noqa: F401  registers all studies
+    from regrow.experiments.study import Study
+    from regrow.methods import Method
+
+    studies = Table("study", "scale", "what to expect", title="Studies", title_justify="left", box=box.SIMPLE)
+    for name, study in sorted(Study.registry.items()):
+        studies.add_row(f"[bold]{name}[/bold]", "", study.summary)
+        for scale, what in study.scales.items():
+            studies.add_row("", scale, what.summary)
+    methods = Table(
+        "method", "what it does", "settings and defaults", title="Methods", title_justify="left", box=box.SIMPLE
+    )
+    for name, kind in sorted(Method.registry.items()):
+        settings = "\n".join(f"{key}={value!r}" for key, value in kind().settings().items())
+        methods.add_row(f"[bold]{name}[/bold]", (kind.__doc__ or "").strip().splitlines()[0], settings)
+    console.print(studies)
+    console.print(methods)
+
+
+@app.command
+def report(folder: Path, /) -> None:
+    """Draw the figure, the page and the table again, from whatever runs are there.
+
+    Args:
+        folder: what `regrow run` wrote: runs, or one study in it.
+    """
+    import regrow.studies  # noqa: F401  registers all studies
+    from regrow.experiments.store import find_folders
+    from regrow.experiments.study import study_named
+
+    groups: dict[tuple[str, str], list[RunFolder]] = {}
+    for found in find_folders(folder):
+        spec = found.spec()
+        groups.setdefault((spec.study, spec.scale), []).append(found)
+    for (study, _), folders in groups.items():
+        kept = _newest(folders)
+        _report(study_named(study), [item.spec() for item in kept], kept[0].path.parent.parent)
+
+
+@app.command
+def watch(folder: Path, /, *, once: bool = False) -> None:
+    """Show how all runs in a folder stand, until they are done.
+
+    Args:
+        folder: what `regrow run` writes: runs, or one study in it.
+        once: show it once and end.
+    """
+    from rich.live import Live
+
+    from regrow.experiments.overview import overview
+
+    table, ended = overview(folder)
+    if once:
+        console.print(table)
+        return
+    try:
+        with Live(table, console=console, auto_refresh=False) as live:
+            while not ended:
+                time.sleep(1)
+                table, ended = overview(folder)
+                live.update(table, refresh=True)
+    except KeyboardInterrupt:
+        pass
+
+
+def _seeds(text: str | None) -> range | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(:\d+)?", text):
+        raise ConfigError(f"--seeds {text} is not understood: give a number (5) or a range (0:30, the last left out).")
+    seeds = range(*map(int, text.split(":")))
+    if not seeds:
+        raise ConfigError(
+            f"--seeds {text} means no seed at all: give a number (5) or a range (0:30, the last left out)."
+        )
+    return seeds
+
+
+def _part(specs: "list[RunSpec]", shard: str | None) -> "list[RunSpec]":
+    if shard is None:
+        return specs
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    part, parts = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise ConfigError(f"--shard {shard} is not understood: give i/n with i from 1 to n, such as 2/4.")
+    return specs[part - 1 :: parts]
+
+
+def _at_least_one(workers: int | None, cores: int) -> int:
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers} cannot work: give 1 or more; this machine has {cores} cores.")
+    return workers or cores
+
+
+def _announce(study: "Study", specs: "list[RunSpec]", out: Path, workers: int) -> None:
+    if not specs:
+        raise ConfigError("This shard has no run in it: give fewer shards, or more seeds.")
+    first = specs[0]
+    methods = list(dict.fromkeys(spec.method for spec in specs))
+    seeds = len({spec.seed for spec in specs})
+    console.print(f"[bold]{study.name}[/bold], {first.scale}: {study.summary}", soft_wrap=True)
+    console.print(f"  data      {study.origin(first.problem)}", soft_wrap=True)
+    console.print(f"  runs      {len(specs)}: {', '.join(methods)}; {seeds} seeds; {first.tasks} tasks", soft_wrap=True)
+    console.print(f"  engine    {_engines(specs)}", soft_wrap=True)
+    console.print(f"  folder    {out / study.name}", soft_wrap=True)
+    console.print(f"  workers   {min(workers, len(specs))}, one core each")
+
+
+def _engines(specs: "list[RunSpec]") -> str:
+    fused = {spec.method for spec in specs if spec.engine == "fused"}
+    plain = {spec.method for spec in specs} - fused
+    parts = []
+    if fused:
+        parts.append("fused (numba), which does the same steps as the plain one, faster")
+    if plain:
+        parts.append(f"plain PyTorch{' for ' + ', '.join(sorted(plain)) if fused else ''}")
+    return "; ".join(parts)
+
+
+def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> None:
+    """Draw all runs of a study at one scale, as far as they have come."""
+    from regrow.experiments.results import read_curves
+    from regrow.experiments.store import RunFolder
+    from regrow.report import summary
+    from regrow.report.curves import settle
+    from regrow.report.page import write_report
+
+    first = specs[0]
+    folders = [RunFolder(out / spec.study / spec.key) for spec in specs]
+    curves = read_curves(folder for folder in folders if folder.path.exists())
+    if curves.is_empty():
+        console.print(f"There is nothing to report yet on {first.study}, {first.scale}.")
+        return
+    place = out / first.study / first.scale
+    place.mkdir(exist_ok=True)
+    picture, page = write_report(
+        place,
+        curves,
+        _description(study, specs),
+        _command_for(specs),
+        caption=study.caption if first.scale != "smoke" else "",
+        planned_tasks=first.tasks,
+        planned_runs=len(specs),
+    )
+    settled = settle(curves, first.tasks, len(specs))
+    console.print(_values(summary.cells(summary.table(settled.curves))))
+    console.print(" ".join(filter(None, [summary.sentence(settled.curves), settled.remark])), soft_wrap=True)
+    console.print(f"figure  {picture}\npage    {page}", soft_wrap=True)
+
+
+def _values(cells: "Cells") -> Table:
+    """The table of the page; on a narrow terminal without intervals and with fewer columns."""
+    wide = console.width >= _WIDE
+    shown = [index for index, heading in enumerate(cells.headings) if wide or not heading.startswith(_LESSER)]
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for index in shown:
+        table.add_column(cells.headings[index], justify="right" if index else "left")
+    for row in cells.rows:
+        table.add_row(*(row[index] if wide else row[index].partition(" (")[0] for index in shown))
+    return table
+
+
+def _description(study: "Study", specs: "list[RunSpec]") -> dict[str, object]:
+    first = specs[0]
+    settings = {}
+    for spec in specs:
+        parts = [
+            f"{each['name']} " + ", ".join(f"{key} {value}" for key, value in each["settings"].items())
+            for each in spec.methods
+        ]
+        settings[spec.method] = "; ".join(parts)
+    problem = {key: value for key, value in first.problem.items() if key != "data"}
+    return {
+        "study": study.name,
+        "scale": first.scale,
+        "data": study.origin(first.problem),
+        **problem,
+        "settings": settings,
+    }
+
+
+def _command_for(specs: "list[RunSpec]") -> str:
+    """What to type to make these runs from nothing."""
+    first = specs[0]
+    seeds = sorted({spec.seed for spec in specs})
+    words = ["regrow", "run", first.study, "--scale", first.scale]
+    words += ["--seeds", str(len(seeds)) if seeds[0] == 0 else f"{seeds[0]}:{seeds[-1] + 1}"]
+    words += ["--methods", ",".join(dict.fromkeys(spec.method for spec in specs))]
+    if all(spec.engine == "plain" for spec in specs):
+        words += ["--engine", "plain"]
+    return shlex.join(words)
+
+
+def _newest(folders: "list[RunFolder]") -> "list[RunFolder]":
+    """Of several runs of one method and seed, with other settings or another engine, keep the one begun last."""
+    kept: dict[tuple[str, int], RunFolder] = {}
+    for folder in sorted(folders, key=lambda item: (item.path / "spec.json").stat().st_mtime):
+        spec = folder.spec()
+        kept[spec.method, spec.seed] = folder
+    if len(kept) < len(folders):
+        console.print(
+            f"{len(folders) - len(kept)} older runs with other settings or another engine are left out.", soft_wrap=True
+        )
+    return sorted(kept.values(), key=lambda item: item.spec().seed)
+
+
+def _complain(failures: "list[Failure]") -> None:
+    for failure in failures:
+        name = f"{failure.job.spec.method}, seed {failure.job.spec.seed}"
+        console.print(f"[red]failed:[/red] {name} in {failure.job.folder.path}: {failure.error}", soft_wrap=True)
+    if failures:
+        console.print(f"{len(failures)} runs failed; to try them again: {_command()}", soft_wrap=True)
+
+
+def _command() -> str:
+    return shlex.join(["regrow", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Entry point: what regrow raises on purpose becomes one message on standard error, and exit code 2."""
+    try:
+        code = app(exit_on_error=False, result_action="return_value")
+    except RegrowError as error:
+        complaints = Console(stderr=True, highlight=False)
+        complaints.print(Text.assemble(("error: ", "red"), str(error)), soft_wrap=True)
+        code = 2
+    except CycloptsError:  # already printed
+        code = 2
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

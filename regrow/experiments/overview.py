@@ -1,0 +1,57 @@
+"""How all runs in a folder stand, as a table."""
+
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from regrow.experiments.spec import RunSpec
+from regrow.experiments.store import Row, RunFolder, State, find_folders
+
+_STYLES: dict[State, str] = {"running": "bold", "done": "green", "failed": "red", "stopped": "yellow", "waiting": "dim"}
+
+
+def overview(place: Path) -> tuple[Table, bool]:
+    """Read all runs below a folder.
+
+    Returns:
+        one line a run, and whether all of them have ended (done or failed).
+
+    Raises:
+        StoreError: there are none, or a folder is damaged.
+    """
+    table = Table("study", "scale", "method", "seed", "state", "task", "accuracy", "dormant", box=box.SIMPLE)
+    runs = sorted(((folder.spec(), folder) for folder in find_folders(place)), key=lambda run: _order(run[0]))
+    counts: dict[State, int] = {}
+    for spec, folder in runs:
+        state, row = folder.state(), _last_row(folder)
+        counts[state] = counts.get(state, 0) + 1
+        table.add_row(
+            spec.study,
+            spec.scale,
+            spec.method,
+            str(spec.seed),
+            f"[{_STYLES[state]}]{state}[/]",
+            f"{row['task'] + 1 if row else 0}/{spec.tasks}",
+            _percent(row, "accuracy"),
+            _percent(row, "dormant"),
+        )
+    table.caption = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return table, counts.keys() <= {"done", "failed"}
+
+
+def _order(spec: RunSpec) -> tuple[str, str, str, int]:
+    return spec.study, spec.scale, spec.method, spec.seed
+
+
+def _last_row(folder: RunFolder) -> Row | None:
+    if folder.is_done():
+        from regrow.experiments.results import read_finished
+
+        return read_finished(folder).row(-1, named=True)
+    rows = folder.rows()
+    return rows[-1] if rows else None
+
+
+def _percent(row: Row | None, name: str) -> str:
+    return f"{100 * row[name]:.1f} %" if row and name in row else ""

@@ -1,0 +1,73 @@
+"""One run, from its spec to its curve."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from regrow.experiments.learner import build_learner
+from regrow.experiments.store import Row, RunFolder
+from regrow.experiments.study import methods_of, study_named
+from regrow.measures import measure
+from regrow.units.trace import find_units
+
+# A checkpoint is due when this many times its cost has passed since the last one: at most 1 % of the time goes there.
+_CHECKPOINT_SHARE = 100
+_LEAST_SECONDS = 2.0
+
+
+def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: None) -> None:
+    """Go through the tasks of a run, from its last checkpoint on, and write its curve.
+
+    Before each task the network is measured on the images to come; then it learns them one by one, each predicted
+    before it is learned. The run may be killed at any moment and taken up again, with the same bytes in the end.
+
+    Args:
+        folder: made by `RunFolder.create` and locked.
+        report_progress: receives the row of each task that was done.
+
+    Raises:
+        StoreError: the folder is damaged or cannot be written.
+    """
+    if folder.is_done():
+        return
+    # One thread a process: several would wait for each other, and the order of their sums would change the bits.
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    spec = folder.spec()
+    study, problem = study_named(spec.study), spec.problem
+    stream = study.stream(problem, spec.seed)
+    learner = build_learner(
+        study.network(problem, spec.seed),
+        problem["learning_rate"],
+        methods_of(spec),
+        init=problem.get("init"),
+        seed=spec.seed,
+        engine=spec.engine,
+    )
+    first, state = folder.resume()
+    if state is not None:
+        learner.load_state_dict(state)
+    graph = find_units(learner.network(), stream.task(0).inputs[:2])
+    saved, cost = time.monotonic(), 0.0
+    for index in range(first, spec.tasks):
+        task = stream.task(index)
+        symptoms = measure(learner.network(), task.inputs[: problem["measured_images"]], graph).network
+        began = time.perf_counter()
+        right = learner.learn(task.inputs, task.labels)
+        seconds = time.perf_counter() - began
+        row = {
+            "task": index,
+            "accuracy": right.double().mean().item(),
+            **dict(sorted(symptoms.items())),
+            "replacements": sum(learner.replacements().values()),
+        }
+        folder.append(row, {"task": index, "seconds": seconds})
+        report_progress(row)
+        now = time.monotonic()
+        if now - saved >= max(_LEAST_SECONDS, _CHECKPOINT_SHARE * cost):
+            folder.save(index + 1, learner.state_dict())
+            saved = time.monotonic()
+            cost = saved - now
+    folder.save(spec.tasks, learner.state_dict())
+    folder.finish()

@@ -1,0 +1,264 @@
+"""The folder of a run, and how it survives being killed at any moment.
+
+    runs/<study>/<key of the spec>/
+        spec.json               what is run
+        curve.jsonl             one row a task while running; timing.jsonl likewise, with what depends on the machine
+        checkpoint.safetensors  the learner after some task; the rows after that task are dropped at resume
+        curve.parquet           the rows, when done
+        DONE                    written last, names the versions
+        error.txt               the traceback of an attempt that failed
+        lock                    held (flock) by the process that runs it
+
+A resumed run leaves the same bytes as an undisturbed one, in all but `timing.jsonl`.
+"""
+
+import fcntl
+import io
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import regrow
+from regrow.errors import StoreError
+from regrow.experiments.spec import RunSpec
+
+State = Literal["waiting", "running", "stopped", "failed", "done"]
+Row = dict[str, Any]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that, whatever happens, it is there as a whole or as it was before.
+
+    Raises:
+        StoreError: it cannot be written, for instance because the disk is full; nothing half-written is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+class RunFolder:
+    """One run's folder. Reading needs no lock; everything that writes a result needs `locked`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._curve = path / "curve.jsonl"
+        self._timing = path / "timing.jsonl"
+        self._checkpoint = path / "checkpoint.safetensors"
+        self._error = path / "error.txt"
+        self.parquet = path / "curve.parquet"
+        self._done = path / "DONE"
+
+    @classmethod
+    def create(cls, out: Path, spec: RunSpec) -> "RunFolder":
+        """Make the folder of a run below `out`, or find it.
+
+        Raises:
+            StoreError: it cannot be written, or what is there belongs to another spec.
+        """
+        folder = cls(out / spec.study / spec.key)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder.path, error) from error
+        if (folder.path / "spec.json").exists():
+            folder.spec()
+        else:
+            write_atomically(folder.path / "spec.json", spec.to_json())
+        return folder
+
+    def spec(self) -> RunSpec:
+        """Read the spec and check that the folder is its own.
+
+        Raises:
+            StoreError: it is missing, damaged or does not match the folder's name.
+        """
+        place = self.path / "spec.json"
+        spec = RunSpec.from_json(_read(place), str(place))
+        if spec.key != self.path.name:
+            raise StoreError(
+                f"{place} does not match its folder: its key is {spec.key}, so it was changed. Delete {self.path} to "
+                "run it again."
+            )
+        return spec
+
+    def is_done(self) -> bool:
+        """Whether the run came to its end.
+
+        Raises:
+            StoreError: it is marked as done, but its curve is gone.
+        """
+        if self._done.exists() and not self.parquet.exists():
+            raise _damaged(self._done, f"it says that the run is done, but {self.parquet.name} is missing")
+        return self._done.exists()
+
+    def state(self) -> State:
+        """How the run stands."""
+        if self._done.exists():
+            return "done"
+        with self._flock(fcntl.LOCK_SH) as free:
+            if not free:
+                return "running"
+        if self._error.exists():
+            return "failed"
+        return "stopped" if self._curve.exists() else "waiting"
+
+    @contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Hold the run for oneself: True, or False if another process holds it. Its death releases it."""
+        with self._flock(fcntl.LOCK_EX) as free:
+            if free:
+                for leftover in self.path.glob(".*.tmp"):
+                    leftover.unlink(missing_ok=True)
+                self._error.unlink(missing_ok=True)
+            yield free
+
+    @contextmanager
+    def _flock(self, kind: int) -> Iterator[bool]:
+        with open(self.path / "lock", "ab") as file:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True  # closing the file releases it
+
+    def resume(self) -> tuple[int, Any]:
+        """Bring the rows back to the last checkpoint.
+
+        Returns:
+            the task to go on with, and the state saved before it; (0, None) at the start.
+
+        Raises:
+            StoreError: the checkpoint is damaged, or the rows before it are.
+        """
+        from regrow.experiments.checkpoint import decode
+
+        task, state = 0, None
+        if self._checkpoint.exists():
+            saved = decode(self._checkpoint)
+            task, state = saved["task"], saved["state"]
+        _keep_rows(self._curve, task)
+        _keep_rows(self._timing, task)
+        return task, state
+
+    def append(self, row: Row, timing: Row) -> None:
+        """Add the row of one task, and what its machine needed for it."""
+        for place, values in ((self._curve, row), (self._timing, timing)):
+            try:
+                with open(place, "ab") as file:
+                    file.write(json.dumps(values, separators=(",", ":")).encode() + b"\n")
+            except OSError as error:
+                raise _unwritable(place, error) from error
+
+    def save(self, task: int, state: Any) -> None:
+        """Write the checkpoint from which task number `task` can begin."""
+        from regrow.experiments.checkpoint import encode
+
+        for place in (self._curve, self._timing):  # a checkpoint must not outlive the rows before it
+            if place.exists():
+                _sync(place)
+        write_atomically(self._checkpoint, encode({"task": task, "state": state}))
+
+    def rows(self) -> list[Row]:
+        """The whole rows of a run that is not done, as they are now."""
+        return [json.loads(line) for line in _whole_lines(self._curve)]
+
+    def timings(self) -> list[Row]:
+        """For each task, what depends on the machine."""
+        return [json.loads(line) for line in _whole_lines(self._timing)]
+
+    def finish(self) -> None:
+        """Turn the rows into `curve.parquet` and mark the run as done."""
+        import polars
+        import torch
+
+        buffer = io.BytesIO()
+        polars.DataFrame(self.rows()).write_parquet(buffer)
+        write_atomically(self.parquet, buffer.getvalue())
+        versions = {"regrow": regrow.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        write_atomically(self._done, json.dumps(versions).encode() + b"\n")
+        self._curve.unlink(missing_ok=True)
+
+    def fail(self, traceback: str) -> None:
+        """Keep the traceback of an attempt that failed."""
+        write_atomically(self._error, traceback.encode())
+
+
+def find_folders(place: Path) -> list[RunFolder]:
+    """The run folders in a folder, or one below it (`runs`, `runs/permuted-digits` or a run's own).
+
+    Raises:
+        StoreError: there is none.
+    """
+    found = sorted({file.parent for depth in ("", "*/", "*/*/") for file in place.glob(f"{depth}spec.json")})
+    if not found:
+        raise StoreError(f"There are no runs in {place}: give the folder that `regrow run` wrote, such as runs.")
+    return [RunFolder(path) for path in found]
+
+
+def _keep_rows(path: Path, count: int) -> None:
+    """Drop what follows the first `count` rows, the torn line of a killed run included."""
+    lines = _whole_lines(path)
+    for number, line in enumerate(lines[:count]):
+        try:
+            right = json.loads(line)["task"] == number
+        except (ValueError, KeyError, TypeError):
+            right = False
+        if not right:
+            raise _damaged(path, f"line {number + 1} is not the row of task {number}")
+    if len(lines) < count:
+        raise _damaged(path, f"it has {len(lines)} rows and its checkpoint needs {count}")
+    try:
+        if path.exists():
+            os.truncate(path, sum(map(len, lines[:count])))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    lines = _read(path).splitlines(keepends=True) if path.exists() else []
+    return lines[:-1] if lines and not lines[-1].endswith(b"\n") else lines
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error.strerror}): delete the folder {path.parent} to run it again."
+        ) from error
+
+
+def _damaged(path: Path, what: str) -> StoreError:
+    return StoreError(f"{path} is damaged: {what}. Delete the folder {path.parent} to run it again.")
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} could not be written ({error.strerror or error}): nothing half-written is ever read. Make room or "
+        "choose another folder, then give the same command to go on."
+    )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""What a study is: a problem, a network and the methods that are compared on it, at one scale or several."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from torch import nn
+
+from regrow.errors import ConfigError, nearest
+from regrow.experiments.learner import fused_reason
+from regrow.experiments.spec import Engine, RunSpec
+from regrow.methods import Method, method_named
+from regrow.streams.task import Task
+
+
+class Stream(Protocol):
+    """Data whose law changes from task to task."""
+
+    def task(self, index: int) -> Task:
+        """Return task `index`, the same whenever it is asked for."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is run.
+
+    Attributes:
+        summary: what to expect, in a few words.
+        seeds: how many seeds by default.
+        problem: every number that determines a run beside its methods, its seed and its engine (`RunSpec.problem`);
+            "tasks" and "learning_rate" are always among them, "init" is the law of new incoming weights.
+    """
+
+    summary: str
+    seeds: int
+    problem: Mapping[str, Any]
+
+
+class Study(ABC):
+    """A study of online learners. A subclass with `name=` is registered under it."""
+
+    name: ClassVar[str] = ""
+    registry: ClassVar[dict[str, "Study"]] = {}
+
+    summary: ClassVar[str]
+    """One line for the list."""
+    caption: ClassVar[str]
+    """What the problem is, for the figure."""
+    scales: ClassVar[Mapping[str, Scale]]
+    missing_scales: ClassVar[Mapping[str, str]] = {}
+    """Why it has no such scale."""
+
+    def __init_subclass__(cls, name: str = "", **keywords: Any) -> None:
+        """Register a study under its command-line name."""
+        super().__init_subclass__(**keywords)
+        if not name:
+            return
+        if name in Study.registry:
+            raise ConfigError(
+                f"Two studies are called {name!r}: {type(Study.registry[name]).__name__} and {cls.__name__}."
+            )
+        cls.name = name
+        Study.registry[name] = cls()
+
+    @abstractmethod
+    def methods(self, scale: str) -> dict[str, tuple[Method, ...]]:
+        """Return what is compared: the name in the figure, and the methods that act together."""
+
+    @abstractmethod
+    def stream(self, problem: Mapping[str, Any], seed: int) -> Stream:
+        """Make the data of a run."""
+
+    @abstractmethod
+    def network(self, problem: Mapping[str, Any], seed: int) -> nn.Module:
+        """Make the network of a run as it is before the first task."""
+
+    @abstractmethod
+    def origin(self, problem: Mapping[str, Any]) -> str:
+        """Say what data is read, and from where."""
+
+    def scale(self, name: str) -> Scale:
+        """Return the scale of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name in self.scales:
+            return self.scales[name]
+        if name in self.missing_scales:
+            raise ConfigError(
+                f"The study {self.name} has no scale {name!r}: {self.missing_scales[name]} Choose "
+                f"{' or '.join(self.scales)}."
+            )
+        raise ConfigError(f"The study {self.name} has no scale {name!r}; {nearest(name, self.scales)}")
+
+    def specs(
+        self, scale: str, seeds: Sequence[int] | None = None, methods: Sequence[str] | None = None, engine: str = "auto"
+    ) -> list[RunSpec]:
+        """List the runs: all methods of the first seed, then of the second, and so on.
+
+        Args:
+            scale: name of a scale.
+            seeds: which seeds; those of the scale if None.
+            methods: which of the methods; all if None.
+            engine: "fused" or "plain"; "auto" takes the fused one where it can serve the methods.
+
+        Raises:
+            ConfigError: there is no such scale, method or engine, or the fused engine cannot serve a method.
+        """
+        chosen = self.scale(scale)
+        known = self.methods(scale)
+        for name in methods or ():
+            if name not in known:
+                raise ConfigError(f"The study {self.name} has no method {name!r}; {nearest(name, known)}")
+        if engine not in ("auto", "fused", "plain"):
+            raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ('auto', 'fused', 'plain'))}")
+        names = [name for name in known if methods is None or name in methods]
+        network = self.network(chosen.problem, seed=0)
+        engines = {name: _engine(name, network, known[name], engine) for name in names}
+        return [
+            RunSpec(self.name, scale, name, tuple(map(_plain, known[name])), seed, engines[name], chosen.problem)
+            for seed in (range(chosen.seeds) if seeds is None else seeds)
+            for name in names
+        ]
+
+
+def study_named(name: str) -> Study:
+    """Return a registered study.
+
+    Raises:
+        ConfigError: no study has that name.
+    """
+    if name not in Study.registry:
+        raise ConfigError(f"There is no study {name!r}; {nearest(name, Study.registry)}")
+    return Study.registry[name]
+
+
+def methods_of(spec: RunSpec) -> list[Method]:
+    """Build the methods of a run."""
+    return [method_named(method["name"], **method["settings"]) for method in spec.methods]
+
+
+def _plain(method: Method) -> dict[str, Any]:
+    return {"name": method.name, "settings": dataclasses.asdict(method)}
+
+
+def _engine(name: str, network: nn.Module, methods: Sequence[Method], engine: str) -> Engine:
+    if engine == "plain":
+        return "plain"
+    reason = fused_reason(network, methods)
+    if reason is None:
+        return "fused"
+    if engine == "fused":
+        raise ConfigError(f"The fused engine cannot run {name}: {reason} Choose --engine auto or plain.")
+    return "plain"

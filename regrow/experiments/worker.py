@@ -1,0 +1,80 @@
+"""A long-lived process that does one run at a time for the supervisor in `execute.py`.
+
+`python -m regrow.experiments.worker` reads jobs from its standard input and writes messages to its standard output,
+one JSON object a line. A process of its own, rather than multiprocessing, because then nothing is inherited from
+the supervisor, and its death is seen as the end of the input.
+"""
+
+import importlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from regrow.experiments.store import Row, RunFolder
+
+Message = dict[str, Any]
+
+
+def main() -> None:
+    """Serve until the supervisor is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business: it ends its workers
+    send = _take_over_output()
+    jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    while True:
+        job = jobs.get()
+        send(_work(job, send))
+
+
+def _take_over_output() -> Callable[[Message], None]:
+    """Keep the pipe for messages; whatever a library prints goes to the standard error."""
+    pipe = os.dup(1)
+    os.dup2(2, 1)
+
+    def send(message: Message) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        while data:
+            data = data[os.write(pipe, data) :]
+
+    return send
+
+
+def _listen(jobs: "queue.SimpleQueue[Message]") -> None:
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    # The supervisor ended, or was killed. A run may be cut at any moment, so there is nothing to tidy up.
+    os._exit(0)
+
+
+def _work(job: Message, send: Callable[[Message], None]) -> Message:
+    folder = RunFolder(Path(job["folder"]))
+    try:
+        with folder.locked() as free:
+            if not free:
+                return {"kind": "busy"}
+            try:
+                _run(job, folder, lambda row: send({"kind": "progress", "row": row}))
+            except Exception:
+                folder.fail(traceback.format_exc())
+                raise
+            return {"kind": "done"}
+    except Exception as error:
+        return {"kind": "failed", "error": f"{type(error).__name__}: {error}"}
+
+
+def _run(job: Message, folder: RunFolder, report_progress: Callable[[Row], None]) -> None:
+    importlib.import_module(job["module"])  # registers the study
+    from regrow.experiments.run import run
+
+    run(folder, report_progress)
+
+
+if __name__ == "__main__":
+    main()
