@@ -54,7 +54,6 @@ class Plan(NamedTuple):
         scores: lots.
         chosen_from: where in `chosen` the units go.
         chosen: output: the replaced units, lowest utility first.
-        not_finite: output, per group: how many units had a reading that is not finite when some were first due.
     """
 
     at: Integers
@@ -66,7 +65,6 @@ class Plan(NamedTuple):
     scores: Floats
     chosen_from: Integers
     chosen: Integers
-    not_finite: Integers
 
 
 @compiled
@@ -126,7 +124,6 @@ def _choose(rule: Rule, units: Units, plan: Plan, entry: int, step: int, network
     size = network.widths[group + 1]
     sums = sums_of(network, group + 1)
     start = network.starts[group + 1] - network.starts[1]
-    met = 0
     for i in range(size):
         age = step - units.born[start + i]
         if rule.kind == RANDOM:
@@ -139,10 +136,7 @@ def _choose(rule: Rule, units: Units, plan: Plan, entry: int, step: int, network
             # No reason to replace a unit: such units come last.
             units.not_finite[start + i] = True
             value = np.float32(np.inf)
-        met += units.not_finite[start + i]
         utility[i] = value if age > rule.maturity else np.float32(np.nan)
-    if plan.not_finite[group] == 0:
-        plan.not_finite[group] = met
     for k in range(plan.due[entry]):
         lowest = -1
         for i in range(size):

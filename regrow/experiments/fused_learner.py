@@ -1,0 +1,276 @@
+"""Online learning in the fused loop of `regrow.kernels`."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regrow.attachment.unit_worker import Event
+from regrow.errors import DataError, StateError
+from regrow.experiments.fusible import linear_layers
+from regrow.experiments.replacement_plan import Planner
+from regrow.kernels.network import empty_network, refresh_sums
+from regrow.kernels.online_mlp import Decay, learn
+from regrow.kernels.replacement import EACH_STEP, NONE, RANDOM, WHEN_DUE, Plan, Rule, Units
+from regrow.methods import L2, ContinualBackprop, Method, ShrinkAndPerturb, UnitMethod
+from regrow.methods.generator import seeded_generator
+from regrow.units.graph import Slice, UnitGroup
+from regrow.units.initial import Init, law_for
+from regrow.units.surgery import Region
+
+# Noise is drawn for many steps at once, but for no more than fits easily into memory (32 MiB).
+_MOST_NOISE = 1 << 23
+
+
+class FusedLearner:
+    """Learns one example after another, with plain SGD on the cross-entropy.
+
+    The same draws, replacements and, within float32 rounding, weights as `PlainLearner`. Where weights become
+    infinite or NaN, the two part: an input that is exactly zero never meets its weights here.
+
+    Args:
+        network: a network for which `fused_reason` is None.
+        learning_rate: SGD's step size.
+        methods: as for `attach`.
+        init: as for `attach`.
+        seed: of everything that is drawn.
+        chunk: how many examples go into one call of the loop; changes no bit of the result.
+    """
+
+    engine = "fused"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        learning_rate: float,
+        methods: Sequence[Method],
+        init: Init = None,
+        seed: int = 0,
+        chunk: int = 4096,
+    ) -> None:
+        self.events: list[Event] = []
+        self._module = network
+        self._layers = linear_layers(network)
+        self._identity = f"{list(methods)!r} on {self._widths()}"
+        self._chunk = chunk
+        self._steps = 0
+        self._learning_rate = learning_rate
+        self._network = empty_network(self._widths())
+        self._theta = torch.from_numpy(self._network.theta)
+        self._read_module()
+
+        unit_method = next((method for method in methods if isinstance(method, UnitMethod)), None)
+        generators = {type(method): seeded_generator(seed, index) for index, method in enumerate(methods)}
+        self._groups = _groups(self._layers)
+        regions = [Region(group.slices[0], self._layers[group.name].weight) for group in self._groups]
+        self._planner = Planner(
+            unit_method,
+            self._groups,
+            [region.fan_in for region in regions],
+            [law_for(network, region, init) for region in regions],
+            generators.get(type(unit_method), torch.Generator()),
+        )
+        self._rule = _rule(unit_method)
+        hidden = sum(group.size for group in self._groups)
+        self._units = Units(np.zeros(hidden, np.float32), np.zeros(hidden, np.int64), np.zeros(hidden, np.bool_))
+        self._warned: set[str] = set()
+
+        l2 = next((method for method in methods if isinstance(method, L2)), L2(0.0))
+        self._keep = np.float32(1 - learning_rate * l2.strength)
+        self._perturbation = next((method for method in methods if isinstance(method, ShrinkAndPerturb)), None)
+        self._noise_generator = generators.get(ShrinkAndPerturb, torch.Generator())
+        if self._perturbation is not None and self._perturbation.noise_std:
+            most = max(1, _MOST_NOISE // len(self._theta)) * self._perturbation.period
+            self._chunk = min(chunk, most)
+
+    def learn(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Learn examples in order.
+
+        Args:
+            inputs: float32 [n, features].
+            labels: int64 [n], classes from 0.
+
+        Returns:
+            Bool [n]: whether the prediction just before each step was right.
+
+        Raises:
+            DataError: inputs or labels do not fit the network.
+        """
+        self._check(inputs, labels)
+        # Copied if they must be: the loop is compiled for one layout.
+        features, classes = inputs.detach().contiguous().numpy(), labels.contiguous().numpy()
+        correct = np.zeros(len(classes), dtype=np.bool_)
+        for start in range(0, len(classes), self._chunk):
+            part = slice(start, start + self._chunk)
+            self._learn_chunk(features[part], classes[part], correct[part])
+        self._warn_if_not_finite()
+        return torch.from_numpy(correct)
+
+    def network(self) -> nn.Module:
+        """The network that was given, brought up to date."""
+        for number, layer in enumerate(self._layers.values()):
+            weights, bias = self._views(number)
+            with torch.no_grad():
+                layer.weight.copy_(weights.t())
+                layer.bias.copy_(bias)
+        return self._module
+
+    def replacements(self) -> dict[str, int]:
+        """How many units were replaced so far, by group."""
+        schedules = self._planner.schedules
+        return {group.name: each.replaced for group, each in zip(self._groups, schedules, strict=bool(schedules))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs for going on with the same bits."""
+        return {
+            "identity": self._identity,
+            "steps": self._steps,
+            "parameters": self._theta.clone(),
+            # Not summed anew when loaded, since the order of a sum changes its last bits.
+            "sums": torch.from_numpy(self._network.sums.copy()),
+            "running": torch.from_numpy(self._units.running.copy()),
+            "born": torch.from_numpy(self._units.born.copy()),
+            "schedules": {
+                group.name: each.state() for group, each in zip(self._groups, self._planner.schedules, strict=False)
+            },
+            "unit_generator": self._planner.generator.get_state(),
+            "noise_generator": self._noise_generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            StateError: it was saved by another engine, with other methods or by another network.
+        """
+        if state.get("identity") != self._identity:
+            raise StateError(
+                "This learner's state was saved by another one.\n"
+                f"  saved:   {state.get('identity', 'not by the fused engine')}\n  present: {self._identity}\n"
+                "Build the learner as it was then, engine included, or start afresh."
+            )
+        self._steps = int(state["steps"])
+        self._theta.copy_(state["parameters"])
+        self._network.sums[:] = state["sums"].numpy()
+        self._units.running[:] = state["running"].numpy()
+        self._units.born[:] = state["born"].numpy()
+        for group, each in zip(self._groups, self._planner.schedules, strict=False):
+            each.load(state["schedules"][group.name])
+        self._planner.generator.set_state(state["unit_generator"])
+        self._noise_generator.set_state(state["noise_generator"])
+
+    def _learn_chunk(
+        self, inputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], correct: np.ndarray[Any, Any]
+    ) -> None:
+        plan = self._planner.plan(len(labels))
+        learn(
+            self._network,
+            self._units,
+            inputs,
+            labels,
+            self._steps,
+            np.float32(self._learning_rate),
+            self._decay(len(labels)),
+            self._rule,
+            plan,
+            correct,
+        )
+        self._note_events(plan)
+        self._steps += len(labels)
+
+    def _note_events(self, plan: Plan) -> None:
+        units = iter(plan.chosen.tolist())
+        for at, group, due in zip(plan.at.tolist(), plan.group.tolist(), plan.due.tolist(), strict=True):
+            name = self._groups[group].name
+            self.events += [Event(self._steps + at + 1, name, next(units)) for _ in range(due)]
+
+    def _decay(self, steps: int) -> Decay:
+        method = self._perturbation
+        if method is None or not (method.weight_decay or method.noise_std):
+            return Decay(self._keep, np.float32(1), np.float32(0), 0, np.zeros((0, 0), np.float32))
+        period = method.period
+        times = (self._steps + steps) // period - self._steps // period if method.noise_std else 0
+        shrink = (1 - self._learning_rate * method.weight_decay) ** period
+        noise_std = method.noise_std * math.sqrt(period)
+        return Decay(self._keep, np.float32(shrink), np.float32(noise_std), period, self._noise(times))
+
+    def _noise(self, times: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Draws for every parameter: in torch's order and shapes, so that they are those of the plain path."""
+        rows = torch.empty(times, len(self._theta))
+        for row in rows:
+            for number, layer in enumerate(self._layers.values()):
+                weights, bias = self._views(number, row)
+                weights.copy_(torch.randn(layer.weight.shape, generator=self._noise_generator).t())
+                bias.copy_(torch.randn(layer.bias.shape, generator=self._noise_generator))
+        return rows.numpy()
+
+    def _views(self, number: int, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Weights [in, out] and bias of a layer within an array laid out as the parameters."""
+        widths = self._network.widths
+        start, stop = self._network.offsets[number : number + 2].tolist()
+        values = (self._theta if theta is None else theta)[start:stop]
+        fan_in, size = int(widths[number]), int(widths[number + 1])
+        return values[: fan_in * size].view(fan_in, size), values[fan_in * size :]
+
+    def _read_module(self) -> None:
+        for number, layer in enumerate(self._layers.values()):
+            weights, bias = self._views(number)
+            weights.copy_(layer.weight.detach().t())
+            bias.copy_(layer.bias.detach())
+            refresh_sums(self._network, number)
+
+    def _widths(self) -> list[int]:
+        layers = list(self._layers.values())
+        return [layers[0].in_features, *(layer.out_features for layer in layers)]
+
+    def _check(self, inputs: Tensor, labels: Tensor) -> None:
+        features, classes = self._widths()[0], self._widths()[-1]
+        if inputs.dtype != torch.float32 or inputs.dim() != 2 or inputs.shape[1] != features:
+            raise DataError(
+                f"inputs is {inputs.dtype} {list(inputs.shape)}, but the network takes float32 [n, {features}]."
+            )
+        if labels.dtype != torch.int64 or labels.shape != inputs.shape[:1]:
+            raise DataError(f"labels is {labels.dtype} {list(labels.shape)}, but must be int64 [{len(inputs)}].")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise DataError(
+                f"labels go from {int(labels.min())} to {int(labels.max())}, but the network has {classes} outputs: "
+                "classes count from 0."
+            )
+
+    def _warn_if_not_finite(self) -> None:
+        start = 0
+        for group in self._groups:
+            count = int(self._units.not_finite[start : start + group.size].sum())
+            start += group.size
+            if count and group.name not in self._warned:
+                self._warned.add(group.name)
+                warnings.warn(
+                    f"NaN or infinity in the activations or weights of {count} of {group.size} units of group "
+                    f"{group.name!r} by step {self._steps}: such readings do not count towards utility. "
+                    "Look at the loss and the step size; this is said once per group.",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+
+
+def _groups(layers: dict[str, nn.Linear]) -> list[UnitGroup]:
+    """The hidden units, as `find_units` would name them, each with its incoming slice."""
+    groups = []
+    for name, layer in list(layers.items())[:-1]:
+        units = torch.arange(layer.out_features)[:, None]
+        part = Slice(f"{name}.weight", "incoming", tuple(layer.weight.shape), {0: units})
+        groups.append(UnitGroup(name, layer.out_features, "free", slices=(part,)))
+    return groups
+
+
+def _rule(method: UnitMethod | None) -> Rule:
+    if method is None:
+        return Rule(NONE, np.float32(0), np.float32(0), 0)
+    if not isinstance(method, ContinualBackprop):
+        return Rule(RANDOM, np.float32(0), np.float32(0), method.maturity_threshold)
+    kind = EACH_STEP if method.weight_sums == "each_step" else WHEN_DUE
+    return Rule(kind, np.float32(method.decay_rate), np.float32(1 - method.decay_rate), method.maturity_threshold)

@@ -1,0 +1,81 @@
+"""What the fused loop can take on, and why it cannot take on the rest."""
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb, UnitMethod
+from regrow.units.initial import Init
+
+
+def fused_reason(network: nn.Module, methods: Sequence[Method], init: Init = None) -> str | None:
+    """Why the fused loop cannot train a network with these methods: a clause to put after "because". None if it can.
+
+    Args:
+        network: any network.
+        methods: as for `attach`.
+        init: as for `attach`.
+    """
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed (pip install 'regrow[studies]')"
+    return _network_reason(network) or _methods_reason(methods, init)
+
+
+def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of a network by name, front to back."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+
+
+def _network_reason(network: nn.Module) -> str | None:
+    leaves = list(_in_order(network))
+    for name, module in leaves:
+        if type(module) not in (nn.Linear, nn.ReLU):
+            return f"module {name!r} is a {type(module).__name__}, and it knows only chains of Linear and ReLU"
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            return f"module {name!r} has hooks, which it would not call"
+    wanted = [nn.ReLU if place % 2 else nn.Linear for place in range(len(leaves))]
+    if [type(module) for _, module in leaves] != wanted or len(leaves) % 2 == 0:
+        return "its layers are not Linear and ReLU in turn, from a Linear to a Linear"
+    layers = linear_layers(network)
+    if len(layers) != len(wanted) // 2 + 1 or len({id(layer.weight) for layer in layers.values()}) != len(layers):
+        return "a layer is used twice"
+    for name, layer in layers.items():
+        if layer.bias is None:
+            return f"layer {name!r} has no bias"
+        for parameter in layer.parameters():
+            if parameter.dtype != torch.float32 or parameter.device.type != "cpu" or not parameter.requires_grad:
+                return f"the parameters of layer {name!r} are not trainable float32 on the CPU"
+    return None
+
+
+def _in_order(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The modules that compute, in the order in which a Sequential of Sequentials calls them; one that is none
+    comes out as it is.
+    """
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        for key, child in module._modules.items():
+            assert child is not None
+            yield from _in_order(child, f"{name}.{key}" if name else key)
+    else:
+        yield name, module
+
+
+def _methods_reason(methods: Sequence[Method], init: Init) -> str | None:
+    known = (Backprop, ContinualBackprop, L2, RandomReplacement, ShrinkAndPerturb)
+    for method in methods:
+        if type(method) not in known:
+            return f"it does not know {type(method).__name__}"
+        if isinstance(method, ContinualBackprop) and method.utility_rule != "contribution":
+            return f"it does not know utility_rule={method.utility_rule!r}"
+    for kind, count in Counter(type(method) for method in methods if not isinstance(method, Backprop)).items():
+        if count > 1:
+            return f"there are {count} methods of kind {kind.__name__}"
+    unit_methods = [method for method in methods if isinstance(method, UnitMethod)]
+    if len(unit_methods) > 1:
+        return "there is more than one method that replaces units"
+    if unit_methods and callable(init):
+        return "init= is a callable, which may look at the units that it draws for"
+    return None

@@ -1,0 +1,101 @@
+"""What a unit method will replace in the next steps, with all the draws that it takes, before looking at any data.
+
+Which unit goes depends on the data; when, how many, and what they are drawn from do not.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from regrow.kernels.replacement import Plan
+from regrow.methods import RandomReplacement, UnitMethod
+from regrow.units.graph import UnitGroup
+from regrow.units.initial import Law
+
+
+class Planner:
+    """Draws as an attachment does: the same numbers from the same generator, in the same order.
+
+    Args:
+        method: the method; None for none.
+        groups: the groups that it serves, front to back.
+        fan_ins: how many incoming weights a unit has, by group.
+        laws: of the incoming weights, by group. They must not look at which units they draw for.
+        generator: the method's.
+    """
+
+    def __init__(
+        self,
+        method: UnitMethod | None,
+        groups: Sequence[UnitGroup],
+        fan_ins: Sequence[int],
+        laws: Sequence[Law],
+        generator: Generator,
+    ) -> None:
+        self._groups = groups
+        self._fan_ins = fan_ins
+        self._laws = laws
+        self._scored = isinstance(method, RandomReplacement)
+        self._carried = method is not None and method.budget == "carried"
+        self.generator = generator
+        self.schedules = [] if method is None else [method.schedule(group.size) for group in groups]
+
+    def plan(self, steps: int) -> Plan:
+        """Let so many steps pass and say what is due in them."""
+        entries: list[tuple[int, int, int]] = []
+        drawn: list[Tensor] = []
+        scores: list[Tensor] = []
+        for step, dues in self._dues(steps):
+            here = []
+            for group, due in dues:
+                if due:
+                    here.append((step, group, due))
+                    if self._scored:
+                        scores.append(torch.rand(self._groups[group].size, generator=self.generator))
+            for _, group, due in here:
+                drawn.append(self._draw(group, due).flatten())
+            entries += here
+        at, groups, due = np.array(entries, dtype=np.int64).reshape(-1, 3).T.copy()
+        return Plan(
+            at - 1,
+            groups,
+            due,
+            drawn_from=_starts(drawn),
+            drawn=_joined(drawn),
+            scores_from=_starts(scores),
+            scores=_joined(scores),
+            chosen_from=np.cumsum(due) - due,
+            chosen=np.zeros(int(due.sum()), dtype=np.int64),
+        )
+
+    def _dues(self, steps: int) -> Iterator[tuple[int, Iterable[tuple[int, int]]]]:
+        """For each step, from 1, that may have any: (group, due), front to back."""
+        if self._carried:
+            known = sorted(
+                (step, group, due)
+                for group, schedule in enumerate(self.schedules)
+                for step, due in schedule.plan(steps)
+            )
+            for step, same in groupby(known, key=itemgetter(0)):
+                yield step, [(group, due) for _, group, due in same]
+        elif self.schedules:
+            for step in range(1, steps + 1):
+                # Lazily: a group's draw for its budget comes just before its lots and after those of the group before.
+                yield step, ((group, each.advance(self.generator)) for group, each in enumerate(self.schedules))
+
+    def _draw(self, group: int, due: int) -> Tensor:
+        unknown = torch.full((due,), -1)
+        return self._laws[group].draw(self._groups[group], unknown, (due, self._fan_ins[group]), self.generator)
+
+
+def _starts(parts: Sequence[Tensor]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    return np.cumsum(lengths) - lengths
+
+
+def _joined(parts: Sequence[Tensor]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    return torch.cat([torch.empty(0), *parts]).numpy()
