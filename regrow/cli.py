@@ -35,7 +35,9 @@ app = App(
 _WIDE = 150  # columns that the table of results needs as a whole
 _LESSER = ("Seeds", "Effective", "Mean", "Seconds")
 # A log or a pipe has no width: nothing in it need be cut.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+console = Console(
+    highlight=False, markup=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160"))
+)
 
 
 @app.command
@@ -121,7 +123,7 @@ def list_() -> None:
 
     studies = Table("study", "scale", "what to expect", title="Studies", title_justify="left", box=box.SIMPLE)
     for name, study in sorted(Study.registry.items()):
-        studies.add_row(f"[bold]{name}[/bold]", "", study.summary)
+        studies.add_row(Text(name, "bold"), "", study.summary)
         for scale, what in study.scales.items():
             studies.add_row("", scale, what.summary)
     methods = Table(
@@ -129,7 +131,7 @@ def list_() -> None:
     )
     for name, kind in sorted(Method.registry.items()):
         settings = "\n".join(f"{key}={value!r}" for key, value in kind().settings().items())
-        methods.add_row(f"[bold]{name}[/bold]", (kind.__doc__ or "").strip().splitlines()[0], settings)
+        methods.add_row(Text(name, "bold"), (kind.__doc__ or "").strip().splitlines()[0], settings)
     console.print(studies)
     console.print(methods)
 
@@ -215,7 +217,7 @@ def _announce(study: "Study", specs: "list[RunSpec]", out: Path, workers: int) -
     first = specs[0]
     methods = list(dict.fromkeys(spec.method for spec in specs))
     seeds = len({spec.seed for spec in specs})
-    console.print(f"[bold]{study.name}[/bold], {first.scale}: {study.summary}", soft_wrap=True)
+    console.print(f"{study.name}, {first.scale}: {study.summary}", style="bold", soft_wrap=True)
     console.print(f"  data      {study.origin(first.problem)}", soft_wrap=True)
     console.print(f"  runs      {len(specs)}: {', '.join(methods)}; {seeds} seeds; {first.tasks} tasks", soft_wrap=True)
     console.print(f"  engine    {_engines(specs)}", soft_wrap=True)
@@ -224,13 +226,15 @@ def _announce(study: "Study", specs: "list[RunSpec]", out: Path, workers: int) -
 
 
 def _engines(specs: "list[RunSpec]") -> str:
-    fused = {spec.method for spec in specs if spec.engine == "fused"}
-    plain = {spec.method for spec in specs} - fused
+    """Which engine does what, and why."""
+    from regrow.experiments.study import why_plain
+
     parts = []
-    if fused:
-        parts.append("fused (numba), which does the same steps as the plain one, faster")
-    if plain:
-        parts.append(f"plain PyTorch{' for ' + ', '.join(sorted(plain)) if fused else ''}")
+    if any(spec.engine == "fused" for spec in specs):
+        parts.append("fused: the same steps as plain PyTorch in one compiled loop")
+    for method, spec in {spec.method: spec for spec in specs if spec.engine == "plain"}.items():
+        obstacle = why_plain(spec)
+        parts.append(f"plain PyTorch for {method}, {'as asked' if obstacle is None else f'because {obstacle}'}")
     return "; ".join(parts)
 
 
@@ -324,7 +328,7 @@ def _newest(folders: "list[RunFolder]") -> "list[RunFolder]":
 def _complain(failures: "list[Failure]") -> None:
     for failure in failures:
         name = f"{failure.job.spec.method}, seed {failure.job.spec.seed}"
-        console.print(f"[red]failed:[/red] {name} in {failure.job.folder.path}: {failure.error}", soft_wrap=True)
+        console.print(f"Failed: {name} in {failure.job.folder.path}: {failure.error}", style="red", soft_wrap=True)
     if failures:
         console.print(f"{len(failures)} runs failed; to try them again: {_command()}", soft_wrap=True)
 

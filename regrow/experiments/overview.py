@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.store import Row, RunFolder, State, find_folders
@@ -31,7 +32,7 @@ def overview(place: Path) -> tuple[Table, bool]:
             spec.scale,
             spec.method,
             str(spec.seed),
-            f"[{_STYLES[state]}]{state}[/]",
+            Text(state, _STYLES[state]),
             f"{row['task'] + 1 if row else 0}/{spec.tasks}",
             _percent(row, "accuracy"),
             _percent(row, "dormant"),

@@ -37,8 +37,10 @@ def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: 
     spec = folder.spec()
     study, problem = study_named(spec.study), spec.problem
     stream = study.stream(problem, spec.seed)
+    network = study.network(problem, spec.seed)
+    graph = find_units(network, stream.task(0).inputs[:2])
     learner = build_learner(
-        study.network(problem, spec.seed),
+        network,
         problem["learning_rate"],
         methods_of(spec),
         init=problem.get("init"),
@@ -48,7 +50,6 @@ def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: 
     first, state = folder.resume()
     if state is not None:
         learner.load_state_dict(state)
-    graph = find_units(learner.network(), stream.task(0).inputs[:2])
     saved, cost = time.monotonic(), 0.0
     for index in range(first, spec.tasks):
         task = stream.task(index)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Protocol
 from torch import nn
 
 from regrow.errors import ConfigError, nearest
-from regrow.experiments.learner import fused_reason
+from regrow.experiments.fusible import fused_reason
+from regrow.experiments.learner import ENGINES
 from regrow.experiments.spec import Engine, RunSpec
 from regrow.methods import Method, method_named
 from regrow.streams.task import Task
@@ -114,11 +115,11 @@ class Study(ABC):
         for name in methods or ():
             if name not in known:
                 raise ConfigError(f"The study {self.name} has no method {name!r}; {nearest(name, known)}")
-        if engine not in ("auto", "fused", "plain"):
-            raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ('auto', 'fused', 'plain'))}")
+        if engine not in ENGINES:
+            raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ENGINES)}")
         names = [name for name in known if methods is None or name in methods]
-        network = self.network(chosen.problem, seed=0)
-        engines = {name: _engine(name, network, known[name], engine) for name in names}
+        network, init = self.network(chosen.problem, seed=0), chosen.problem.get("init")
+        engines = {name: _engine(name, fused_reason(network, known[name], init), engine) for name in names}
         return [
             RunSpec(self.name, scale, name, tuple(map(_plain, known[name])), seed, engines[name], chosen.problem)
             for seed in (range(chosen.seeds) if seeds is None else seeds)
@@ -142,16 +143,17 @@ def methods_of(spec: RunSpec) -> list[Method]:
     return [method_named(method["name"], **method["settings"]) for method in spec.methods]
 
 
+def why_plain(spec: RunSpec) -> str | None:
+    """Why the fused engine cannot do a run: a clause to put after "because". None if it can."""
+    network = study_named(spec.study).network(spec.problem, spec.seed)
+    return fused_reason(network, methods_of(spec), spec.problem.get("init"))
+
+
 def _plain(method: Method) -> dict[str, Any]:
     return {"name": method.name, "settings": dataclasses.asdict(method)}
 
 
-def _engine(name: str, network: nn.Module, methods: Sequence[Method], engine: str) -> Engine:
-    if engine == "plain":
-        return "plain"
-    reason = fused_reason(network, methods)
-    if reason is None:
-        return "fused"
-    if engine == "fused":
-        raise ConfigError(f"The fused engine cannot run {name}: {reason} Choose --engine auto or plain.")
-    return "plain"
+def _engine(name: str, obstacle: str | None, engine: str) -> Engine:
+    if obstacle is not None and engine == "fused":
+        raise ConfigError(f"The fused engine cannot run {name}, because {obstacle}. Choose the engine auto or plain.")
+    return "plain" if obstacle is not None or engine == "plain" else "fused"
