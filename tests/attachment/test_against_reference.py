@@ -35,7 +35,9 @@ def test_equals_the_reference_step_by_step(optimizer: str, hidden: str, utility:
         "momentum": (lambda p: Sgd(p, lr=0.003, momentum=0.9), lambda ps: torch.optim.SGD(ps, lr=0.003, momentum=0.9)),
         "adam": (lambda p: Adam(p, lr=0.003), lambda ps: torch.optim.Adam(ps, lr=0.003)),
     }[optimizer]
-    network = _network([np.array(w, dtype=np.float64) for w in weights], biases, {"relu": nn.ReLU, "tanh": nn.Tanh}[hidden])
+    network = _network(
+        [np.array(w, dtype=np.float64) for w in weights], biases, {"relu": nn.ReLU, "tanh": nn.Tanh}[hidden]
+    )
     trained = torch_optimizer(network.parameters())
 
     drawn: dict[tuple[str, int], np.ndarray] = {}
@@ -60,7 +62,9 @@ def test_equals_the_reference_step_by_step(optimizer: str, hidden: str, utility:
     for step in range(STEPS):
         x, y = inputs[step : step + 1], targets[step : step + 1].reshape(1, 1)
         trained.zero_grad()
-        nn.functional.mse_loss(network(torch.tensor(x, dtype=torch.float64)), torch.tensor(y, dtype=torch.float64)).backward()
+        nn.functional.mse_loss(
+            network(torch.tensor(x, dtype=torch.float64)), torch.tensor(y, dtype=torch.float64)
+        ).backward()
         trained.step()
         reference.step(x, y)
         if step % 100 == 99:

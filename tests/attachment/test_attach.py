@@ -91,7 +91,8 @@ def test_backprop_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [regrow.ContinualBackprop(0.0), regrow.RandomReplacement(0.0), regrow.L2(0.0), regrow.ShrinkAndPerturb(0, 0)]
+    "method",
+    [regrow.ContinualBackprop(0.0), regrow.RandomReplacement(0.0), regrow.L2(0.0), regrow.ShrinkAndPerturb(0, 0)],
 )
 def test_at_rate_or_strength_0_nothing_changes(method) -> None:
     model, optimizer, _ = _attached(method)
@@ -168,8 +169,14 @@ def _error(call) -> str:
         (lambda: regrow.ContinualBackprop(1.5), "replacement_rate is a share and must lie in [0, 1], but is 1.5"),
         (lambda: regrow.ContinualBackprop(-0.1), "replacement_rate is a share and must lie in [0, 1], but is -0.1"),
         (lambda: regrow.ContinualBackprop(float("nan")), "must lie in [0, 1], but is nan"),
-        (lambda: regrow.RandomReplacement(0.1, -1), "maturity_threshold must be a whole number of at least 0, but is -1"),
-        (lambda: regrow.ContinualBackprop(0.1, 2.5), "maturity_threshold must be a whole number of at least 0, but is 2.5"),
+        (
+            lambda: regrow.RandomReplacement(0.1, -1),
+            "maturity_threshold must be a whole number of at least 0, but is -1",
+        ),
+        (
+            lambda: regrow.ContinualBackprop(0.1, 2.5),
+            "maturity_threshold must be a whole number of at least 0, but is 2.5",
+        ),
         (lambda: regrow.ContinualBackprop(budget="carry"), "budget cannot be 'carry'; did you mean 'carried'?"),
         (lambda: regrow.ContinualBackprop(utility_rule="weight"), "utility_rule cannot be 'weight'"),
         (lambda: regrow.ContinualBackprop(decay_rate=1.0), "decay_rate must be less than 1"),

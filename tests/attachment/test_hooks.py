@@ -91,7 +91,9 @@ def test_detach_leaves_nothing_behind() -> None:
     assert same(model, twin) and len(plastic.events) == events
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deepcopy", "pickle"]
+)
 @pytest.mark.parametrize("lazy", [False, True])
 def test_copies_are_inert(duplicate, lazy: bool) -> None:
     model = make_network()
@@ -165,7 +167,9 @@ def test_closures_count_as_one_step() -> None:
 
 
 def test_a_step_that_a_grad_scaler_skips_is_no_step() -> None:
-    model, optimizer, plastic = _attached(make=lambda ps: torch.optim.AdamW(ps, fused=True), method=[METHOD, regrow.L2(0.1)])
+    model, optimizer, plastic = _attached(
+        make=lambda ps: torch.optim.AdamW(ps, fused=True), method=[METHOD, regrow.L2(0.1)]
+    )
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     before = copy.deepcopy(model)
     for factor in (float("inf"), 1.0):

@@ -147,7 +147,9 @@ def test_init_sees_the_group_the_units_and_the_shape() -> None:
 def test_init_of_the_wrong_shape_is_an_error() -> None:
     model = make_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    regrow.attach(model, optimizer, regrow.ContinualBackprop(1.0, 0), init=lambda *_: torch.zeros(3), example=batch(0)[0])
+    regrow.attach(
+        model, optimizer, regrow.ContinualBackprop(1.0, 0), init=lambda *_: torch.zeros(3), example=batch(0)[0]
+    )
     with pytest.raises(regrow.RegrowError, match=r"must return a tensor of shape \(16, 20\) for 0.weight of group '0'"):
         train(model, optimizer, 1)
 
