@@ -36,6 +36,7 @@ _STYLE: dict[Any, Any] = {
 }
 # Inches: the figure's width, a panel with and without heading and ticks, and what is above and below the panels.
 _WIDTH, _ROW, _AXES, _HEAD, _TITLE, _FOOT, _FOOT_LINE = 10.0, 2.95, 2.2, 1.22, 0.47, 0.72, 0.19
+_LEGEND_COLUMNS, _LEGEND_LINE = 5, 0.25
 
 
 class Panel(NamedTuple):
@@ -80,7 +81,9 @@ def draw(curves: pl.DataFrame, title: str, caption: str = "") -> Figure:
     footer = textwrap.wrap(" ".join(filter(None, [caption, _how_to_read(curves, width)])), 150)
     columns, rows = min(2, len(panels)), math.ceil(len(panels) / 2)
     foot = _FOOT + _FOOT_LINE * len(footer)
-    head = _HEAD if title else _HEAD - _TITLE
+    legend_top = _TITLE if title else 0.0
+    legend_lines = math.ceil(len(curve_table.methods(curves)) / _LEGEND_COLUMNS)
+    head = _HEAD - _TITLE + legend_top + _LEGEND_LINE * (legend_lines - 1)
     height = head + (rows - 1) * _ROW + _AXES + foot
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, height), facecolor="white")
@@ -94,7 +97,7 @@ def draw(curves: pl.DataFrame, title: str, caption: str = "") -> Figure:
         for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:
             axes.set_xlabel("Task")
         figure.text(0.018, 1 - 0.17 / height, title, size=14.5, weight="bold", va="top")
-        _draw_legend(figure, curves, 1 - (head - 0.75) / height)
+        _draw_legend(figure, curves, 1 - legend_top / height)
         text = "\n".join(footer)
         figure.text(0.018, (foot - 0.62) / height, text, size=9, color=_MUTED, va="top", linespacing=1.45)
     return figure
@@ -143,7 +146,7 @@ def _draw_legend(figure: Figure, curves: pl.DataFrame, top: float) -> None:
         labels=[label(method) for method in palette],
         loc="upper left",
         bbox_to_anchor=(0.0135, top),
-        ncols=6,
+        ncols=_LEGEND_COLUMNS,
         frameon=False,
         handlelength=1.1,
         handletextpad=0.55,

@@ -32,6 +32,14 @@ def test_four_panels_with_a_line_and_a_band_for_each_method(curves):
     assert figure.texts[0].get_text() == "A title"
 
 
+def test_the_legend_makes_room_for_many_methods(curves):
+    few, many = (draw(curves(methods=list("abcdefgh")[:count], tasks=3), "A title") for count in (5, 8))
+    assert many.get_figheight() > few.get_figheight()
+    many.canvas.draw()
+    heading = many.axes[0].get_tightbbox(for_layout_only=False)
+    assert many.legends[0].get_window_extent().y0 > heading.y1
+
+
 def test_lines_are_means_over_seeds_and_bins(curves):
     study = curves()
     line = panels(draw(study, ""))["Online accuracy (%)"].lines[-1]
