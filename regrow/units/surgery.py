@@ -1,5 +1,6 @@
 """Reading and writing the elements of single units, in parameters, buffers and optimizer state."""
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -68,9 +69,7 @@ class Region:
         """Σ|w| over the elements of each unit, of shape (units,), in float32."""
         tensor = self.tensor.detach()
         if len(self._dims) == 1:
-            dim = self._dims[0]
-            others = [other for other in range(tensor.dim()) if other != dim]
-            sums = tensor.abs().float().sum(dim=others) if others else tensor.abs().float()
+            sums = _abs_sums(tensor, self._dims[0])
             rows = self._rows[0].to(tensor.device)
             return sums[rows[:, 0]] if rows.shape[1] == 1 else sums[rows].sum(dim=1)
         front = self._front(tensor)[self._place(None)]
@@ -97,3 +96,20 @@ class Region:
             around[number] = chosen.shape[1]
             place.append(chosen.reshape(len(chosen), *around))
         return tuple(place)
+
+
+def _abs_sums(tensor: Tensor, dim: int) -> Tensor:
+    """Σ|w| over all dimensions but one, in float32."""
+    others = [other for other in range(tensor.dim()) if other != dim]
+    if not others:
+        return tensor.abs().float()
+    # In blocks that stay in the cache: |w| of a large matrix at once costs more in fresh memory than in arithmetic.
+    along = others[0]
+    blocks = tensor.split(max(1, _BLOCK * tensor.shape[along] // tensor.numel()), dim=along)
+    sums = blocks[0].abs().sum(dim=others, dtype=torch.float32)
+    for block in blocks[1:]:
+        sums += block.abs().sum(dim=others, dtype=torch.float32)
+    return sums
+
+
+_BLOCK = 1 << 17  # elements: half a megabyte of float32

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import regrow
-from tests.reference.numpy_cbp import Adam, ReferenceCBP, Sgd, initial_mlp, reference_bit_flipping, replay
+from tests.reference.numpy_cbp import Adam, ReferenceCBP, Sgd, initial_mlp, reference_bit_flipping
 
 STEPS = 3000
 WIDTHS = (20, 24, 16, 1)
