@@ -49,9 +49,10 @@ def decode(path: Path) -> Any:
 # {"u": [...]}, a tensor {"t": its name in the file}; plain values stand for themselves.
 def _fold(value: Any, place: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
+        name = f"{len(tensors)} {place}"  # numbered, for a key may hold a dot
         # A copy, since safetensors refuses two tensors that share memory.
-        tensors[place] = value.detach().cpu().contiguous().clone()
-        return {"t": place}
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"t": name}
     if isinstance(value, dict):
         for key in value:
             if type(key) not in (str, int):

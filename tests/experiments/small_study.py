@@ -1,0 +1,73 @@
+"""A study that takes seconds, saves after every task, and misbehaves when told to. Importing it registers it."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+import regrow.experiments.run as run_module
+from regrow.experiments.display import display_for
+from regrow.experiments.execute import Job, execute
+from regrow.experiments.store import RunFolder
+from regrow.experiments.study import Scale
+from regrow.methods import ContinualBackprop, ShrinkAndPerturb
+from regrow.studies.permuted_digits import PermutedDigits
+
+run_module._LEAST_SECONDS, run_module._CHECKPOINT_SHARE = 0.0, 0
+
+_PROBLEM = {
+    "data": "optical-digits",
+    "images": 100,
+    "passes": 1,
+    "tasks": 12,
+    "widths": [16, 16],
+    "learning_rate": 0.01,
+    "init": "kaiming_uniform",
+    "measured_images": 100,
+}
+
+
+class SmallStudy(PermutedDigits, name="small"):
+    scales = {fault: Scale("", 2, _PROBLEM | {"fault": fault}) for fault in ("none", "raise", "die")}
+
+    def methods(self, scale):
+        return {"cbp+noise": (ShrinkAndPerturb(1e-3, 1e-3), ContinualBackprop(1e-2, 20, weight_sums="each_step"))}
+
+    def stream(self, problem, seed):
+        stream = super().stream(problem, seed)
+        if seed == 0:
+            return stream
+        if problem["fault"] == "raise":
+            raise ValueError("no data today")
+        return Deadly(stream) if problem["fault"] == "die" else stream
+
+
+class Deadly:
+    """A stream that kills its process at task 3."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def task(self, index):
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.stream.task(index)
+
+
+def jobs(out, engine, seeds=2, fault="none"):
+    specs = SmallStudy().specs(fault, range(seeds), engine=engine)
+    return [Job(spec, RunFolder.create(Path(out), spec), "tests.experiments.small_study") for spec in specs]
+
+
+def main(out, engine, seeds="2", fault="none"):
+    """What `regrow run` does, without the report; the exit code is the number of failed runs, 130 after Ctrl-C."""
+    try:
+        with display_for(Console(width=200)) as display:
+            failures = execute(jobs(out, engine, int(seeds), fault), workers=1, display=display)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    for failure in failures:
+        print(failure.error)
+    sys.exit(len(failures))

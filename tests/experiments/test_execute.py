@@ -1,0 +1,156 @@
+"""Killing and stopping in all ways: the bytes in the end are those of an undisturbed run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from regrow.experiments.checkpoint import decode
+from regrow.experiments.store import RunFolder
+from tests.experiments.small_study import jobs
+
+ROOT = Path(__file__).parents[2]
+ENGINES = ["plain", "fused"]
+LIMIT = 60  # seconds that nothing here comes near
+
+
+def start(out, engine, *more):
+    call = "import sys; from tests.experiments.small_study import main; main(*sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", call, str(out), engine, *more],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process):
+    output, _ = process.communicate(timeout=LIMIT)
+    return process.returncode, output
+
+
+def wait_for(condition, process=None):
+    limit = time.monotonic() + LIMIT
+    while not (found := condition()):
+        assert time.monotonic() < limit and (process is None or process.poll() is None)
+        time.sleep(0.005)
+    return found
+
+
+def children(process):
+    """Ids of the processes that a process has started."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def tasks_saved(folder):
+    place = folder.path / "checkpoint.safetensors"
+    return decode(place)["task"] if place.exists() else 0
+
+
+def results(out, engine):
+    """The bytes that must not depend on disturbances."""
+    return [
+        (
+            job.folder.path.name,
+            job.folder.parquet.read_bytes(),
+            (job.folder.path / "checkpoint.safetensors").read_bytes(),
+        )
+        for job in jobs(out, engine)
+    ]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def undisturbed(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    code, output = end(start(out, request.param))
+    assert code == 0, output
+    return request.param, results(out, request.param)
+
+
+def test_killed_and_stopped_in_every_way_it_ends_with_the_same_bytes(undisturbed, tmp_path):
+    engine, expected = undisturbed
+    process = start(tmp_path, engine)
+    folder = jobs(tmp_path, engine)[0].folder
+
+    for tasks in (2, 4):  # a worker is killed: it is replaced, and its run resumed
+        wait_for(lambda tasks=tasks: tasks_saved(folder) >= tasks, process)
+        os.kill(children(process)[0], signal.SIGKILL)
+
+    wait_for(lambda: tasks_saved(folder) >= 6, process)
+    workers = children(process)
+    process.kill()  # the supervisor is killed: its workers end too
+    _, output = end(process)
+    assert output.count("was killed by signal 9; cbp+noise, seed 0 goes on from its checkpoint.") == 2
+    wait_for(lambda: not any(map(alive, workers)))
+    assert folder.state() == "stopped"
+
+    process = start(tmp_path, engine)
+    wait_for(lambda: tasks_saved(folder) >= 8, process)
+    workers = children(process)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
+    assert end(process) == (130, "")
+    assert not any(map(alive, workers))
+    assert folder.state() == "stopped"
+
+    assert end(start(tmp_path, engine)) == (0, "")
+    assert results(tmp_path, engine) == expected
+
+
+def test_two_supervisors_in_one_folder_share_the_work(tmp_path):
+    first, second = start(tmp_path, "plain", "4"), start(tmp_path, "plain", "4")
+    assert [end(first), end(second)] == [(0, ""), (0, "")]
+    assert [job.folder.state() for job in jobs(tmp_path, "plain", 4)] == ["done"] * 4
+    assert all(len(job.folder.timings()) == job.spec.tasks for job in jobs(tmp_path, "plain", 4))
+
+
+def test_a_run_that_is_done_is_not_run_again(tmp_path):
+    assert end(start(tmp_path, "plain", "1"))[0] == 0
+    folder = jobs(tmp_path, "plain", 1)[0].folder
+    before = {path.name: path.stat().st_mtime_ns for path in folder.path.iterdir()}
+    assert end(start(tmp_path, "plain", "1"))[0] == 0
+    assert {path.name: path.stat().st_mtime_ns for path in folder.path.iterdir()} == before
+
+
+def test_a_run_that_another_process_holds_is_waited_for(tmp_path):
+    folder = jobs(tmp_path, "plain", 1)[0].folder
+    with folder.locked() as free:
+        assert free
+        assert folder.state() == "running"
+        process = start(tmp_path, "plain", "1")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        assert not (folder.path / "curve.jsonl").exists()
+    assert end(process)[0] == 0
+    assert folder.state() == "done"
+
+
+def test_a_run_that_raises_is_given_up_and_the_others_go_on(tmp_path):
+    code, output = end(start(tmp_path, "plain", "3", "raise"))
+    assert code == 2
+    assert output.count("ValueError: no data today") == 2
+    states = [job.folder.state() for job in jobs(tmp_path, "plain", 3, "raise")]
+    assert states == ["done", "failed", "failed"]
+    traceback = (jobs(tmp_path, "plain", 3, "raise")[1].folder.path / "error.txt").read_text()
+    assert traceback.startswith("Traceback") and "no data today" in traceback
+
+
+def test_a_run_that_kills_its_worker_is_given_up_after_three_times_without_progress(tmp_path):
+    code, output = end(start(tmp_path, "plain", "2", "die"))
+    assert code == 1
+    assert "Its worker was lost 3 times with no task done in between; the last one was killed by signal 9." in output
+    dead = jobs(tmp_path, "plain", 2, "die")[1].folder
+    assert len(dead.rows()) == 3
+    assert RunFolder(jobs(tmp_path, "plain", 2, "die")[0].folder.path).state() == "done"
