@@ -1,6 +1,8 @@
 """How the functions of this room are compiled, and the arrays that they take."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -13,12 +15,23 @@ Flags = npt.NDArray[np.bool_]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def digest(folder: Path) -> str:
+    """A name for the present content of all Python files in a folder."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()[:16]
+
+
+_sources = digest(Path(__file__).parent)
+
+
 def compiled(function: Function) -> Function:
     """Compile a function with numba on its first call and keep the machine code on disk.
 
     Sums may be reordered and products contracted, which is rounding. NaN and infinity keep their meaning: the
     flags that would assume them away are left out.
     """
+    # Numba takes machine code on disk for current as long as the function's own file has not changed, although the
+    # code of other files' functions is in it. A name that changes with any of them keeps old code from being found.
+    function.__qualname__ += f"_{_sources}"
     options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "reassoc"}, "cache": True}
     result: Function = numba.njit(**options)(function)
     return result
