@@ -1,0 +1,105 @@
+"""Running a model on an example of any form, and leaving no trace of it."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regrow.errors import ModelError
+
+
+def run(model: nn.Module, example: Any) -> Any:
+    """What the model returns for an example.
+
+    Args:
+        model: any network.
+        example: a tensor, a tuple (positional arguments), a dict (keyword arguments), or a callable that takes the
+            model and returns what the loss reads.
+
+    Raises:
+        ModelError: the model cannot take it; the model's own error is the cause.
+    """
+    try:
+        if callable(example) and not isinstance(example, Tensor):
+            return example(model)
+        copy = _copied(example)
+        if isinstance(copy, Mapping):
+            return model(**copy)
+        return model(*copy) if isinstance(copy, tuple) else model(copy)
+    except Exception as error:
+        mode = "training" if model.training else "evaluation"
+        raise ModelError(
+            f"{type(model).__name__} cannot take the example, {describe(example)}, in {mode} mode: "
+            f"{type(error).__name__}: {error}. Give as example= what the model is called with: a tensor, a tuple of "
+            "positional arguments, a dict of keyword arguments, or a callable that takes the model and returns what "
+            "the loss reads."
+        ) from error
+
+
+def describe(example: Any) -> str:
+    """An example in a few words."""
+    if isinstance(example, Tensor):
+        return f"a tensor of shape {tuple(example.shape)} and type {str(example.dtype).removeprefix('torch.')}"
+    if isinstance(example, Mapping):
+        return "keywords " + ", ".join(f"{key}={describe(value)}" for key, value in example.items())
+    if isinstance(example, tuple):
+        return f"({', '.join(describe(item) for item in example)})"
+    return "a callable" if callable(example) else f"a {type(example).__name__}"
+
+
+def tensors_of(result: Any, depth: int = 6) -> Iterator[Tensor]:
+    """All tensors in what a model returned, also within data classes, distributions and the like."""
+    if isinstance(result, Tensor):
+        yield result
+    elif depth and isinstance(result, Mapping):
+        for item in result.values():
+            yield from tensors_of(item, depth - 1)
+    elif depth and isinstance(result, list | tuple | set):
+        for item in result:
+            yield from tensors_of(item, depth - 1)
+    elif depth and is_dataclass(result) and not isinstance(result, type):
+        for attribute in fields(result):
+            yield from tensors_of(getattr(result, attribute.name), depth - 1)
+    elif depth and hasattr(result, "__dict__") and not isinstance(result, nn.Module | type):
+        for item in vars(result).values():
+            yield from tensors_of(item, depth - 1)
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Whatever happens inside, the model's buffers and training flags and all random generators come out as before."""
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    devices = sorted({tensor.device.index or 0 for tensor in model.parameters() if tensor.device.type == "cuda"})
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            for module, flag in flags:
+                module.training = flag
+            with torch.no_grad():
+                for module, name, buffer, content in buffers:
+                    module._buffers[name] = buffer
+                    if buffer is not None and content is not None and not buffer.is_meta:
+                        buffer.copy_(content)
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def _copied(example: Any) -> Any:
+    """The example with its tensors copied, since a model may write into what it gets."""
+    if isinstance(example, Tensor):
+        return example.detach().clone()
+    if isinstance(example, Mapping):
+        return {key: _copied(value) for key, value in example.items()}
+    return tuple(_copied(value) for value in example) if type(example) is tuple else example

@@ -1,0 +1,227 @@
+"""What is known about the contents of memory during one forward: a shadow of every storage.
+
+Knowledge hangs on storages and not on tensors, so that views, aliases and in-place writes need no care elsewhere.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from regrow.units.labels import NONE, Units, compress, constant
+
+Geometry = tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
+def geometry(tensor: Tensor) -> Geometry:
+    """Where in its storage a tensor lies: offset, shape and strides, in elements."""
+    return tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
+
+
+class Field:
+    """One int64 per element of a storage, kept as a compressed plane for each view of it until a write."""
+
+    def __init__(self, fill: int) -> None:
+        self._fill = fill
+        self._planes: dict[Geometry, Tensor] = {}
+        self._base: Geometry | None = None
+        self._flat: Tensor | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been written."""
+        return self._base is None and self._flat is None
+
+    def read(self, tensor: Tensor) -> Tensor:
+        """The plane of a tensor in this storage."""
+        where = geometry(tensor)
+        if where not in self._planes:
+            if self.empty:
+                return constant(self._fill, tensor.shape)
+            self._planes[where] = compress(self._flatten(tensor).as_strided(where[1], where[2], where[0]))
+        return self._planes[where]
+
+    def note_view(self, tensor: Tensor, plane: Tensor) -> None:
+        """Add what is known about a new view. The storage itself has not changed."""
+        self._planes.setdefault(geometry(tensor), plane)
+
+    def write(self, tensor: Tensor, plane: Tensor) -> None:
+        """Replace the elements that a tensor covers."""
+        where = geometry(tensor)
+        if self._flat is None and (self._base is None or self._base == where):
+            self._base, self._planes = where, {where: plane}
+            return
+        flat = self._flatten(tensor)
+        flat.as_strided(where[1], where[2], where[0]).copy_(plane)
+        self._planes = {where: plane}
+
+    def _flatten(self, tensor: Tensor) -> Tensor:
+        if self._flat is None:
+            length = tensor.untyped_storage().nbytes() // tensor.element_size()
+            self._flat = torch.full((length,), self._fill, dtype=torch.int64)
+            if self._base is not None:
+                offset, shape, strides = self._base
+                self._flat.as_strided(shape, strides, offset).copy_(self._planes[self._base])
+        return self._flat
+
+
+@dataclass(eq=False)
+class Shadow:
+    """What is known about one storage.
+
+    Attributes:
+        storage: kept alive, so that its address is not used again during the forward.
+        value: number of its present contents; a copy has that of its source, and a write gives it a new one.
+        labels: which unit each element depends on.
+        addresses: which element of which parameter each element is a copy of.
+        leaks: numbers of the leaks that have reached it.
+    """
+
+    storage: torch.UntypedStorage
+    value: int
+    labels: Field = field(default_factory=lambda: Field(NONE))
+    addresses: Field = field(default_factory=lambda: Field(NONE))
+    leaks: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A view of a parameter or buffer: its name, and where in it the view lies."""
+
+    name: str
+    place: Geometry
+
+
+class Atlas:
+    """Numbers every element of every parameter and buffer, and finds the owner of a piece of memory.
+
+    Args:
+        tensors: parameters and buffers by name, with no two of them overlapping.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.start: dict[str, int] = {}
+        self._by_storage: dict[int, list[str]] = {}
+        total = 0
+        for name, tensor in tensors.items():
+            self.start[name] = total
+            total += extent(tensor)
+            self._by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+
+    def window(self, tensor: Tensor) -> Window | None:
+        """What a tensor is a view of, if it shares the memory of a parameter or buffer."""
+        for name in self._by_storage.get(tensor.untyped_storage()._cdata, ()):
+            offset = tensor.storage_offset() - self.tensors[name].storage_offset()
+            if 0 <= offset and offset + extent(tensor) <= extent(self.tensors[name]):
+                if tensor.dtype == self.tensors[name].dtype:
+                    return Window(name, (offset, tuple(tensor.shape), tuple(tensor.stride())))
+        return None
+
+    def names(self, addresses: Tensor) -> list[str]:
+        """Owners of some elements."""
+        return [
+            name
+            for name, start in self.start.items()
+            if bool(((addresses >= start) & (addresses < start + extent(self.tensors[name]))).any())
+        ]
+
+
+def extent(tensor: Tensor) -> int:
+    """Number of storage elements from a tensor's first to its last."""
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+class Memory:
+    """Shadows of all storages that a forward touches.
+
+    Args:
+        atlas: of the model's parameters and buffers.
+        units: numbers that the labels refer to.
+    """
+
+    def __init__(self, atlas: Atlas, units: Units) -> None:
+        self.atlas = atlas
+        self._units = units
+        self._shadows: dict[int, Shadow] = {}
+        self._values = count()
+
+    def labels(self, tensor: Tensor) -> Tensor:
+        """The plane of a tensor, joined units under one number."""
+        shadow = self._shadows.get(tensor.untyped_storage()._cdata)
+        return (
+            constant(NONE, tensor.shape) if shadow is None else compress(self._units.find(shadow.labels.read(tensor)))
+        )
+
+    def addresses(self, tensor: Tensor) -> Tensor:
+        """For each element of a tensor the number of the parameter's element that it equals, else -1."""
+        window = self.atlas.window(tensor)
+        if window is not None:
+            offset, shape, strides = window.place
+            owner = self.atlas.tensors[window.name]
+            numbers = torch.arange(self.atlas.start[window.name], self.atlas.start[window.name] + extent(owner))
+            return numbers.as_strided(shape, strides, offset)
+        shadow = self._shadows.get(tensor.untyped_storage()._cdata)
+        return constant(NONE, tensor.shape) if shadow is None else shadow.addresses.read(tensor)
+
+    def owners(self, tensor: Tensor) -> list[str]:
+        """Names of the parameters and buffers whose elements a tensor holds unchanged."""
+        window = self.atlas.window(tensor)
+        if window is not None:
+            return [window.name]
+        shadow = self._shadows.get(tensor.untyped_storage()._cdata)
+        if shadow is None or shadow.addresses.empty:
+            return []
+        return self.atlas.names(shadow.addresses.read(tensor))
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether there is anything to say about a tensor."""
+        return tensor.untyped_storage()._cdata in self._shadows or self.atlas.window(tensor) is not None
+
+    def leaks(self, tensor: Tensor) -> set[int]:
+        """Numbers of the leaks that have reached a tensor's storage."""
+        shadow = self._shadows.get(tensor.untyped_storage()._cdata)
+        return set() if shadow is None else shadow.leaks
+
+    def value(self, tensor: Tensor) -> int:
+        """Number of the present contents of a tensor's storage."""
+        return self._shadow(tensor).value
+
+    def write(self, tensor: Tensor, plane: Tensor) -> None:
+        """Set the labels of a new value, or of one written in place."""
+        self._shadow(tensor).labels.write(tensor, plane)
+
+    def write_addresses(self, tensor: Tensor, plane: Tensor) -> None:
+        """Declare that a new value consists of elements of parameters."""
+        self._shadow(tensor).addresses.write(tensor, plane)
+
+    def note_view(self, tensor: Tensor, labels: Callable[[], Tensor]) -> None:
+        """Add the labels of a new view, so that they stay compressed."""
+        shadow = self._shadows.get(tensor.untyped_storage()._cdata)
+        if shadow is not None:
+            shadow.labels.note_view(tensor, labels())
+
+    def note_write(self, tensor: Tensor) -> None:
+        """Note that a storage has new contents, of which no element is a parameter's any more."""
+        shadow = self._shadow(tensor)
+        shadow.value = next(self._values)
+        if not shadow.addresses.empty:
+            shadow.addresses.write(tensor, constant(NONE, tensor.shape))
+
+    def note_copy(self, tensor: Tensor, source: Tensor) -> None:
+        """Note that a new storage holds the very contents of another."""
+        self._shadow(tensor).value = self._shadow(source).value
+
+    def note_leaks(self, tensor: Tensor, leaks: Iterable[int]) -> None:
+        """Note that leaks have reached a tensor."""
+        self._shadow(tensor).leaks.update(leaks)
+
+    def _shadow(self, tensor: Tensor) -> Shadow:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._shadows:
+            self._shadows[storage._cdata] = Shadow(storage, next(self._values))
+        return self._shadows[storage._cdata]

@@ -1,0 +1,70 @@
+"""One call of an operator, arguments by name."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+
+class Call:
+    """One call of an ATen operator.
+
+    Args:
+        operator: the overload that was called.
+        args: positional arguments.
+        kwargs: keyword arguments.
+
+    Attributes:
+        out: what it returned, once it has run.
+    """
+
+    def __init__(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.operator = operator
+        self.args = args
+        self.kwargs = kwargs
+        self.out: Any = None
+        declared = operator._schema.arguments
+        self._values = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
+        self._values |= {argument.name: value for argument, value in zip(declared, args, strict=False)} | kwargs
+        self._written = [
+            argument.name for argument in declared if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The argument of that name, if the operator has it."""
+        return self._values.get(name, default)
+
+    @property
+    def name(self) -> str:
+        """The operator's name without its namespace and overload."""
+        return str(self.operator._schema.name.rpartition("::")[2])
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """All tensors among the arguments."""
+        return list(tensors_in((self.args, self.kwargs)))
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """All tensors that it returned."""
+        return list(tensors_in(self.out))
+
+    @property
+    def written(self) -> list[Tensor]:
+        """Arguments that it wrote in place."""
+        return list(tensors_in([self._values[name] for name in self._written]))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)

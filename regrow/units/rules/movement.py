@@ -1,0 +1,159 @@
+"""Operators that move elements and compute nothing: replayed on the planes."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from regrow.units.labels import NONE, ZERO, compress, has_units, units_in
+from regrow.units.rules import Call, rule
+
+if TYPE_CHECKING:
+    from regrow.units.trace import Trace
+
+EVERYTHING_STAYS = (
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "detach_",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "_to_copy",
+    "lift",
+)
+
+
+@rule(*EVERYTHING_STAYS)
+def same(trace: "Trace", call: Call) -> None:
+    """The same elements in the same places, perhaps in another layout or type."""
+    source = call.inputs[0]
+    trace.ignore(source)
+    trace.place(call.out, lambda: trace.labels(source), lambda: trace.addresses(source), [source])
+    if call.out.untyped_storage()._cdata != source.untyped_storage()._cdata:
+        trace.note_copy(call.out, source)
+
+
+@rule("view", "_unsafe_view", "_reshape_alias", "reshape")
+def reshape(trace: "Trace", call: Call) -> None:
+    """The same elements in the same order under another shape."""
+    source, shape = call["self"], call.out.shape
+    if call.operator is torch.ops.aten.view.dtype:
+        trace.leak_operator(call)
+        return
+    trace.ignore(source)
+    trace.place(
+        call.out,
+        lambda: _reshape(trace.labels(source), shape),
+        lambda: trace.addresses(source).reshape(shape),
+        [source],
+    )
+    if call.out.untyped_storage()._cdata != source.untyped_storage()._cdata:
+        trace.note_copy(call.out, source)
+
+
+def _reshape(plane: Tensor, shape: torch.Size) -> Tensor:
+    """Reshape without spelling out leading dimensions that are constant, such as the batch."""
+    if plane.numel() and plane.dim() and shape and plane.size(0) == shape[0] and plane.stride(0) == 0:
+        return _reshape(plane[0], shape[1:]).expand(shape)
+    return plane.reshape(shape)
+
+
+@rule(
+    "t", "transpose", "permute", "unsqueeze", "squeeze", "expand", "slice", "select", "narrow", "diagonal", "unfold",
+    "movedim", "flip", "roll", "repeat", "split", "split_with_sizes", "unbind", "chunk", "tensor_split", "unsafe_split",
+    "unsafe_split_with_sizes", "unsafe_chunk", "t_", "transpose_", "squeeze_", "unsqueeze_", "cat", "stack",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+    "replication_pad1d", "replication_pad2d", "replication_pad3d", "index_select", "index", "gather", "take_along_dim",
+    "repeat_interleave", "rot90", "select_copy", "slice_copy", "unfold_copy", "im2col",
+)  # fmt: skip
+def move(trace: "Trace", call: Call) -> None:
+    """Replay the operator itself on the planes of what is moved."""
+    moved = _moved(call)
+    if not any(trace.knows(tensor) for tensor in call.inputs):
+        return
+    indices = [tensor for tensor in call.inputs if not any(tensor is one for one in moved)]
+    for index in indices:
+        if has_units(plane := trace.labels(index)):
+            trace.leak("mix", f"{trace.where} picks elements by their values", units_in(plane), call.outputs)
+    try:
+        labels = _replay(call, moved, [trace.labels(one) for one in moved], NONE)
+        known = any(trace.owners(one) for one in moved)
+        addresses = _replay(call, moved, [trace.addresses(one) for one in moved], NONE) if known else None
+    except (RuntimeError, NotImplementedError, TypeError):
+        trace.leak_operator(call)
+        return
+    trace.ignore(*moved)
+    for number, out in enumerate(call.outputs):
+        trace.place(
+            out,
+            lambda number=number: compress(labels[number]),
+            None if addresses is None else lambda number=number: addresses[number],
+            moved,
+        )
+
+
+@rule("constant_pad_nd")
+def pad(trace: "Trace", call: Call) -> None:
+    """Padding brings known zeros, or a number."""
+    source = call["self"]
+    fill = ZERO if call["value"] == 0 else NONE
+    trace.ignore(source)
+    plane = torch.ops.aten.constant_pad_nd(trace.labels(source), call["pad"], fill)
+    addresses = (
+        (lambda: torch.ops.aten.constant_pad_nd(trace.addresses(source), call["pad"], NONE))
+        if trace.owners(source)
+        else None
+    )
+    trace.place(call.out, lambda: compress(plane), addresses, [source])
+
+
+@rule("as_strided")
+def as_strided(trace: "Trace", call: Call) -> None:
+    """A view whose labels follow from where it lies."""
+    trace.ignore(call["self"])
+
+
+@rule("copy_")
+def copy(trace: "Trace", call: Call) -> None:
+    """Written over with the elements of another."""
+    source, target = call["src"], call["self"]
+    trace.ignore(target)
+    trace.write(target, trace.labels(source).expand(target.shape))
+
+
+@rule("index_put_", "slice_scatter", "select_scatter", "index_put")
+def put(trace: "Trace", call: Call) -> None:
+    """Some elements replaced, others kept."""
+    target, source = call["self"], call.get("values", call.get("src"))
+    if call.get("accumulate"):
+        trace.leak_operator(call)
+        return
+    labels = _replay(call, [target, source], [trace.labels(target).clone(), trace.labels(source)], NONE)
+    trace.write(call.out, compress(labels[0]))
+
+
+def _moved(call: Call) -> list[Tensor]:
+    first = call.args[0] if call.args else call.get("self", call.get("tensors"))
+    return list(first) if isinstance(first, list | tuple) else [first]
+
+
+def _replay(call: Call, moved: list[Tensor], planes: list[Tensor], fill: int) -> list[Tensor]:
+    """Run the operator on planes in the place of what is moved. Indices come along, on the host."""
+
+    def swap(value: Any) -> Any:
+        for one, plane in zip(moved, planes, strict=True):
+            if value is one:
+                return plane
+        if isinstance(value, Tensor):
+            return value.cpu()
+        if isinstance(value, list | tuple):
+            return type(value)(swap(item) for item in value)
+        return value
+
+    operator = getattr(torch.ops.aten, call.name.removesuffix("_")) if call.name in _OUT_OF_PLACE else call.operator
+    result = operator(*(swap(arg) for arg in call.args), **{key: swap(arg) for key, arg in call.kwargs.items()})
+    return list(result) if isinstance(result, list | tuple) else [result]
+
+
+_OUT_OF_PLACE = ("t_", "transpose_", "squeeze_", "unsqueeze_", "index_put_")

@@ -1,0 +1,100 @@
+"""Elementwise operators: what meets in one element becomes one unit."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from regrow.units.graph import Role
+from regrow.units.labels import NONE, align, compress, constant, core, has_units, meet, units_in, varying
+from regrow.units.rules import Call, rule
+
+if TYPE_CHECKING:
+    from regrow.units.trace import Trace
+
+_ADDITIVE = ("add", "sub", "rsub")
+_MULTIPLICATIVE = ("mul",)
+_KEEP_ZERO = (
+    "add", "sub", "rsub", "mul", "neg", "relu", "abs", "tanh", "sin", "sqrt", "square", "sign", "leaky_relu", "gelu", "silu",
+    "elu", "hardtanh", "hardswish", "mish",
+)  # fmt: skip
+
+
+@rule(
+    "hardswish", "hardswish_", "log_sigmoid_forward", "rrelu_with_noise", "rrelu_with_noise_", "native_dropout",
+    "masked_fill", "masked_fill_", "where", "_prelu_kernel", "tril", "triu", "tril_", "triu_", "isnan", "isinf",
+)  # fmt: skip
+def pointwise(trace: "Trace", call: Call) -> None:
+    """Join the units that meet in an element; a parameter that meets units is their bias or gain."""
+    if not any(trace.knows(tensor) for tensor in call.inputs):
+        return
+    out = call.outputs[0]
+    values = [tensor for tensor in call.inputs if not trace.parameters(tensor)]
+    weights = [tensor for tensor in call.inputs if trace.parameters(tensor)]
+    plane = join(trace, [trace.labels(value).expand(_shape(value, out)) for value in values], out)
+    name = call.name.removesuffix("_")
+    if has_units(plane):
+        for weight in weights:
+            role = _role(name, call, weight)
+            if role is not None:
+                claim_affine(trace, weight, role, plane, fresh=0.0 if role == "bias" else None)
+    elif len(weights) == 1 and name in ("mul", "div", "neg") and call.args[0] is weights[0]:
+        _keep_scaled(trace, weights[0], out)
+    if name not in _KEEP_ZERO:
+        plane = plane.clamp(min=NONE)
+    for one in call.outputs:
+        trace.write(one, plane.expand(one.shape) if one.shape == out.shape else constant(NONE, one.shape))
+
+
+def _shape(value: Tensor, out: Tensor) -> tuple[int, ...]:
+    return tuple(out.shape) if value.dim() <= out.dim() else tuple(value.shape)
+
+
+def _role(name: str, call: Call, weight: Tensor) -> Role | None:
+    if name in _ADDITIVE:
+        return "bias"
+    if name in _MULTIPLICATIVE or (name == "div" and call.args[1] is weight) or name == "_prelu_kernel":
+        return "gain"
+    return None
+
+
+def _keep_scaled(trace: "Trace", weight: Tensor, out: Tensor) -> None:
+    """A parameter times constants, such as a pruning mask, is still that parameter, element by element."""
+    if weight.shape == out.shape:
+        trace.ignore(weight)
+        trace.write_addresses(out, trace.addresses(weight))
+
+
+def join(trace: "Trace", planes: list[Tensor], out: Tensor) -> Tensor:
+    """Make one unit of those that meet in an element.
+
+    If units of one value lie along other dimensions than those of another, every unit of the one meets all of the
+    other: that is a mix.
+    """
+    if not planes:
+        return constant(NONE, out.shape)
+    labelled = [plane for plane in planes if has_units(plane)]
+    if len({varying(compress(plane)) for plane in labelled}) > 1:
+        for plane in labelled:
+            trace.leak("mix", f"{trace.where} combines each unit with several others", units_in(plane), [out])
+        return constant(NONE, out.shape)
+    met = meet(align(planes, out.shape), [out.dim()])
+    trace.units.join(met.left, met.right)
+    return trace.units.find(compress(met.label[..., 0]))
+
+
+def claim_affine(trace: "Trace", weight: Tensor, role: Role, plane: Tensor, fresh: float | None) -> None:
+    """Claim a parameter that is added to, or multiplies, a value with this plane.
+
+    An element that meets several units, or a unit and something else, cannot be reset with one of them: nothing is
+    claimed then.
+    """
+    offset = plane.dim() - weight.dim()
+    spread = [
+        dim for dim in range(plane.dim()) if dim < offset or (weight.size(dim - offset) == 1 and plane.size(dim) != 1)
+    ]
+    met = meet(plane, spread)
+    if bool(core(met.several).any()):
+        trace.leak_parameter(weight, f"is shared by several units in {trace.where}")
+        return
+    label = met.label.reshape(met.label.shape[offset:]) if offset else met.label
+    trace.claim(weight, role, label.expand(weight.shape), fresh=fresh)
