@@ -340,7 +340,7 @@ def _command() -> str:
 def main() -> None:
     """Entry point: what regrow raises on purpose becomes one message on standard error, and exit code 2."""
     try:
-        code = app(exit_on_error=False, result_action="return_value")
+        code = app(sys.argv[1:], exit_on_error=False, result_action="return_value")
     except RegrowError as error:
         complaints = Console(stderr=True, highlight=False)
         complaints.print(Text.assemble(("error: ", "red"), str(error)), soft_wrap=True)

@@ -1,0 +1,220 @@
+"""The command as its user meets it, on smoke runs."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from regrow.cli import main
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 120
+
+
+def begin(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "regrow.cli", *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+
+
+def regrow(*words):
+    """Exit code, standard output and standard error of a command."""
+    process = begin(*words)
+    output, errors = process.communicate(timeout=LIMIT)
+    return process.returncode, output, errors
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """The same within this process, for what runs nothing."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["regrow", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A smoke study that has been run, and what was printed."""
+    out = tmp_path_factory.mktemp("runs")
+    code, output, errors = regrow("run", "permuted-digits", "--scale", "smoke", "--out", out)
+    assert (code, errors) == (0, "")
+    return out, output
+
+
+def folders(out):
+    return sorted(place.parent for place in out.glob("*/*/spec.json"))
+
+
+def test_a_study_runs_and_reports(smoke):
+    out, output = smoke
+    assert "permuted-digits, smoke: 1,797 real digits" in output
+    assert "from the package (UCI" in output
+    assert "10: backprop, cbp, l2, shrink-and-perturb, random-replacement; 2 seeds; 4 tasks" in output
+    assert "engine    fused" in output
+    assert re.search(r"Continual backprop +2 ", output)
+    assert "2 seeds." in output
+    place = out / "permuted-digits" / "smoke"
+    assert f"figure  {place / 'figure.png'}\npage    {place / 'report.html'}" in output
+    assert (place / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "regrow run permuted-digits --scale smoke --seeds 2" in (place / "report.html").read_text()
+    assert len(folders(out)) == 10
+    assert all((folder / "DONE").exists() for folder in folders(out))
+
+
+def test_what_is_done_is_not_run_again(smoke):
+    out, _ = smoke
+    before = {path: path.stat().st_mtime_ns for folder in folders(out) for path in folder.iterdir()}
+    code, output, _ = regrow("run", "permuted-digits", "--scale", "smoke", "--out", out)
+    assert code == 0
+    assert "10 of 10 runs are done already." in output
+    assert {path: path.stat().st_mtime_ns for folder in folders(out) for path in folder.iterdir()} == before
+
+
+def test_report_draws_again(smoke):
+    out, before = smoke
+    picture = out / "permuted-digits" / "smoke" / "figure.png"
+    picture.unlink()
+    for place in (out, out / "permuted-digits"):
+        code, output, errors = regrow("report", place)
+        assert (code, errors) == (0, "")
+        assert before.endswith(output)
+    assert picture.exists()
+
+
+def test_watch_shows_all_runs_and_ends_when_they_are_done(smoke):
+    out, _ = smoke
+    for more in ([], ["--once"]):
+        code, output, errors = regrow("watch", out / "permuted-digits", *more)
+        assert (code, errors) == (0, "")
+        assert len(re.findall(r" done +4/4 ", output)) == 10
+        assert "10 done" in output
+
+
+def test_dry_run_writes_nothing(smoke, tmp_path):
+    out, _ = smoke
+    words = ("run", "permuted-digits", "--scale", "smoke", "--dry-run", "--seeds", "1", "--methods", "cbp,l2")
+    code, output, _ = regrow(*words, "--out", tmp_path)
+    assert code == 0
+    assert output.count(": waiting") == 2
+    assert not list(tmp_path.iterdir())
+    assert regrow(*words, "--out", out)[1].count(": done") == 2
+
+
+def test_shards_share_a_study_out(tmp_path):
+    found = []
+    for part in ("1/3", "2/3", "3/3"):
+        _, output, _ = regrow("run", "permuted-digits", "--shard", part, "--dry-run", "--out", tmp_path)
+        found.append(re.findall(r"permuted-digits/(\w{16}) ", output))
+    assert [len(part) for part in found] == [9, 8, 8]
+    assert len(set().union(*found)) == 25
+
+
+def test_ctrl_c_says_how_to_go_on_and_a_second_call_does(tmp_path):
+    words = ("run", "permuted-digits", "--scale", "smoke", "--engine", "plain", "--methods", "cbp", "--out", tmp_path)
+    process = begin(*words)
+    limit = time.monotonic() + LIMIT
+    while not list(tmp_path.glob("*/*/curve.jsonl")):
+        assert time.monotonic() < limit and process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=LIMIT)
+    assert (process.returncode, errors) == (130, "")
+    assert "Stopped. Every run is kept; to go on: regrow run permuted-digits --scale smoke --engine plain" in output
+    code, output, errors = regrow(*words)
+    assert (code, errors) == (0, "")
+    assert "plain PyTorch for cbp, as asked" in output
+
+
+def test_a_damaged_run_is_told_and_the_others_go_on(tmp_path):
+    words = ("run", "permuted-digits", "--scale", "smoke", "--methods", "backprop", "--out", tmp_path)
+    assert regrow(*words)[0] == 0
+    damaged, whole = folders(tmp_path)
+    for name in ("DONE", "curve.parquet"):
+        (damaged / name).unlink()
+        (whole / name).unlink()
+    (whole / "checkpoint.safetensors").unlink()
+    (damaged / "checkpoint.safetensors").write_bytes(b"torn")
+    code, output, _ = regrow(*words)
+    assert code == 1
+    assert f"{damaged}: StoreError: {damaged / 'checkpoint.safetensors'} is damaged" in output
+    assert f"delete the folder {damaged} to run it again" in output
+    assert "1 runs failed; to try them again: regrow run permuted-digits" in output
+    assert (whole / "DONE").exists()
+    assert re.search(r" failed +0/4 ", regrow("watch", tmp_path, "--once")[1])
+
+    spec = json.loads((damaged / "spec.json").read_text())
+    (damaged / "spec.json").write_text(json.dumps(spec | {"seed": 7}))
+    code, output, errors = regrow("report", tmp_path)
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"error: {damaged / 'spec.json'} does not match its folder")
+
+
+def test_list_shows_studies_and_methods(here):
+    code, output, errors = here("list")
+    assert (code, errors) == (0, "")
+    for word in ("permuted-digits", "smoke", "laptop", "cbp", "replacement_rate=0.0001", "shrink-and-perturb"):
+        assert word in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "permuted-digit"], "There is no study 'permuted-digit'; did you mean 'permuted-digits'?"),
+        (["run", "permuted-digits", "--methods", "cpb"], "has no method 'cpb'; did you mean 'cbp'?"),
+        (["run", "permuted-digits", "--scale", "lapdog"], "has no scale 'lapdog'; did you mean 'laptop'?"),
+        (["run", "permuted-digits", "--scale", "paper"], "has no scale 'paper': the article has no such experiment"),
+        (["run", "permuted-digits", "--engine", "fuse"], "There is no engine 'fuse'; did you mean 'fused'?"),
+        (["run", "permuted-digits", "--seeds", "five"], "--seeds five is not understood: give a number (5) or a range"),
+        (["run", "permuted-digits", "--seeds", "3:3"], "--seeds 3:3 means no seed at all"),
+        (["run", "permuted-digits", "--shard", "0/3"], "--shard 0/3 is not understood: give i/n with i from 1 to n"),
+        (["run", "permuted-digits", "--shard", "26/26"], "This shard has no run in it"),
+        (["run", "permuted-digits", "--workers", "0"], "--workers 0 cannot work: give 1 or more"),
+        (["report", "nowhere"], "There are no runs in nowhere"),
+        (["watch", "nowhere"], "There are no runs in nowhere"),
+    ],
+)
+def test_mistakes_get_one_clean_message(words, message, here):
+    code, output, errors = here(*words)
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert message in errors
+
+
+def test_an_unknown_option_is_an_error(here):
+    code, output, errors = here("run", "permuted-digits", "--sede", "5")
+    assert code == 2
+    assert "--sede" in output + errors
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_loads_nothing_heavy(words):
+    call = f"""
+import sys
+sys.argv = ["regrow", *{words!r}]
+from regrow.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+heavy = {{"torch", "numpy", "polars", "matplotlib", "scipy", "numba", "safetensors"}} & set(sys.modules)
+print("heavy:", sorted(heavy))
+"""
+    done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.endswith("heavy: []\n"), done.stdout + done.stderr
