@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
 from regrow.units.labels import core, has_units, varying
@@ -95,26 +96,23 @@ class Watch:
     def _note(
         self, name: str, side: Literal["input", "output"], items: Sequence[tuple[int | str, Any]]
     ) -> list[Sighting]:
-        if self._memory is None:
-            return []
-        seen = []
-        for position, value in items:
-            if isinstance(value, Tensor) and has_units(plane := self._memory.labels(value)):
-                dim = _unit_dim(plane)
-                labels = (
-                    plane
-                    if dim is None
-                    else core(plane)
-                    .expand([size if place == dim else 1 for place, size in enumerate(plane.shape)])
-                    .flatten()
-                )
-                from_end = None if dim is None else dim - plane.dim()
-                seen.append(
-                    Sighting((name, side, position), self._memory.value(value), value.numel(), from_end, labels)
-                )
+        with _disable_current_modes():  # what is done here is not part of the forward
+            seen = [found for position, value in items if (found := self._sighting((name, side, position), value))]
         self._recent.extend(seen)
         self.sightings.extend(seen)
         return seen
+
+    def _sighting(self, place: Place, value: Any) -> Sighting | None:
+        if self._memory is None or not isinstance(value, Tensor):
+            return None
+        plane = self._memory.labels(value)
+        if not has_units(plane):
+            return None
+        dim = _unit_dim(plane)
+        if dim is None:
+            return Sighting(place, self._memory.value(value), value.numel(), None, plane)
+        line = core(plane).expand([size if axis == dim else 1 for axis, size in enumerate(plane.shape)])
+        return Sighting(place, self._memory.value(value), value.numel(), dim - plane.dim(), line.flatten())
 
 
 def _unit_dim(plane: Tensor) -> int | None:

@@ -102,7 +102,7 @@ def convolution(trace: "Trace", call: Call) -> None:
             trace.claim(grouped, "incoming", begun.expand(grouped.shape))
             units = begun.flatten()
         else:
-            read = channels.view(groups, -1).repeat_interleave(count // groups, dim=0)
+            read = channels.view(groups, 1, -1).expand(-1, count // groups, -1).reshape(count, -1)
             units = trace.begin(weight, (0,)).flatten()
             trace.claim(weight, "incoming", units.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape))
         trace.claim_outgoing(weight, met, read.reshape(*read.shape, *around).expand(weight.shape), value)
