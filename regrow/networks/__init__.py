@@ -1,0 +1,1 @@
+"""The networks of the studies. Any other network serves as well."""

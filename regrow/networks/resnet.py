@@ -1,0 +1,78 @@
+"""The residual network of class-incremental CIFAR-100."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with batch norm, added to what came in; a 1×1 convolution where the shape changes."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1)
+        self.norm1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(after)
+        self.relu = nn.ReLU()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or before != after:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride), nn.BatchNorm2d(after))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """[batch, before, height, width] to [batch, after, height / stride, width / stride]."""
+        inner = self.relu(self.norm1(self.conv1(value)))
+        return self.relu(self.norm2(self.conv2(inner)) + self.shortcut(value))
+
+
+class ResNet(nn.Module):
+    """A residual network for small images.
+
+    As in class-incremental CIFAR-100 (Dohare et al., Nature 632, 2024, Fig. 2): a 3×3 stem of stride 1 and no
+    max-pooling; biases in all convolutions. Initial law: convolutions kaiming-normal with fan-in and gain √2, the
+    output layer with gain 1, biases 0, batch norms 1 and 0.
+
+    Args:
+        classes: number of outputs.
+        channels: of each stage. The first keeps the size of the image, each further one halves it.
+        blocks: residual blocks in each stage.
+        colours: channels of the images.
+
+    Shape:
+        [batch, colours, height, width] to [batch, classes].
+    """
+
+    def __init__(
+        self,
+        classes: int = 100,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        colours: int = 3,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(colours, channels[0], 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels[0])
+        self.relu = nn.ReLU()
+        self.stages = nn.Sequential()
+        before = channels[0]
+        for stage, (after, count) in enumerate(zip(channels, blocks, strict=True)):
+            stride = 1 if stage == 0 else 2
+            first = ResidualBlock(before, after, stride)
+            self.stages.append(nn.Sequential(first, *(ResidualBlock(after, after, 1) for _ in range(count - 1))))
+            before = after
+        self.output = nn.Linear(before, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                law = "relu" if isinstance(module, nn.Conv2d) else "linear"
+                nn.init.kaiming_normal_(module.weight, nonlinearity=law)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        value = self.stages(self.relu(self.norm(self.stem(images))))
+        return self.output(value.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+def resnet18(classes: int = 100) -> ResNet:
+    """Make the network of the article, of 17 convolutions on the main path."""
+    return ResNet(classes)

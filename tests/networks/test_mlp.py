@@ -1,0 +1,26 @@
+import math
+
+import torch
+from torch import nn
+
+from regrow.networks.mlp import MLP
+
+
+def test_the_article_s_network() -> None:
+    network = MLP(784, [2000, 2000, 2000], 10)
+    weights = [layer.weight for layer in network if isinstance(layer, nn.Linear)]
+    assert sum(weight.numel() for weight in weights) == 9_588_000
+    assert [type(layer) for layer in network][:3] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert all(not bool(layer.bias.any()) for layer in network if isinstance(layer, nn.Linear))
+
+
+def test_hidden_layers_have_the_gain_of_the_activation_and_the_output_layer_none() -> None:
+    torch.manual_seed(0)
+    network = MLP(600, [600], 600)
+    for layer, bound in ((network[0], math.sqrt(6 / 600)), (network[2], math.sqrt(3 / 600))):
+        largest = layer.weight.abs().max().item()
+        assert 0.999 * bound < largest <= bound
+
+
+def test_no_hidden_layer() -> None:
+    assert MLP(4, [], 3)(torch.ones(2, 4)).shape == (2, 3)
