@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from regrow.attachment.unit_worker import Event
 from regrow.errors import DataError, StateError
 from regrow.experiments.fusible import linear_layers
 from regrow.experiments.replacement_plan import Planner
+from regrow.kernels.compiled import Flags, Floats, Integers
 from regrow.kernels.network import empty_network, refresh_sums
 from regrow.kernels.online_mlp import Decay, learn
 from regrow.kernels.replacement import EACH_STEP, NONE, RANDOM, WHEN_DUE, Plan, Rule, Units
@@ -64,7 +65,10 @@ class FusedLearner:
         self._read_module()
 
         unit_method = next((method for method in methods if isinstance(method, UnitMethod)), None)
-        generators = {type(method): seeded_generator(seed, index) for index, method in enumerate(methods)}
+        perturbation = next((method for method in methods if isinstance(method, ShrinkAndPerturb)), None)
+        generators: dict[Method | None, Generator] = {
+            method: seeded_generator(seed, index) for index, method in enumerate(methods)
+        }
         self._groups = _groups(self._layers)
         regions = [Region(group.slices[0], self._layers[group.name].weight) for group in self._groups]
         self._planner = Planner(
@@ -72,7 +76,7 @@ class FusedLearner:
             self._groups,
             [region.fan_in for region in regions],
             [law_for(network, region, init) for region in regions],
-            generators.get(type(unit_method), torch.Generator()),
+            generators.get(unit_method, Generator()),
         )
         self._rule = _rule(unit_method)
         hidden = sum(group.size for group in self._groups)
@@ -81,10 +85,10 @@ class FusedLearner:
 
         l2 = next((method for method in methods if isinstance(method, L2)), L2(0.0))
         self._keep = np.float32(1 - learning_rate * l2.strength)
-        self._perturbation = next((method for method in methods if isinstance(method, ShrinkAndPerturb)), None)
-        self._noise_generator = generators.get(ShrinkAndPerturb, torch.Generator())
-        if self._perturbation is not None and self._perturbation.noise_std:
-            most = max(1, _MOST_NOISE // len(self._theta)) * self._perturbation.period
+        self._perturbation = perturbation
+        self._noise_generator = generators.get(perturbation, Generator())
+        if perturbation is not None and perturbation.noise_std:
+            most = max(1, _MOST_NOISE // len(self._theta)) * perturbation.period
             self._chunk = min(chunk, most)
 
     def learn(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -163,9 +167,7 @@ class FusedLearner:
         self._planner.generator.set_state(state["unit_generator"])
         self._noise_generator.set_state(state["noise_generator"])
 
-    def _learn_chunk(
-        self, inputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], correct: np.ndarray[Any, Any]
-    ) -> None:
+    def _learn_chunk(self, inputs: Floats, labels: Integers, correct: Flags) -> None:
         plan = self._planner.plan(len(labels))
         learn(
             self._network,
@@ -198,7 +200,7 @@ class FusedLearner:
         noise_std = method.noise_std * math.sqrt(period)
         return Decay(self._keep, np.float32(shrink), np.float32(noise_std), period, self._noise(times))
 
-    def _noise(self, times: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _noise(self, times: int) -> Floats:
         """Draws for every parameter: in torch's order and shapes, so that they are those of the plain path."""
         rows = torch.empty(times, len(self._theta))
         for row in rows:
@@ -206,7 +208,8 @@ class FusedLearner:
                 weights, bias = self._views(number, row)
                 weights.copy_(torch.randn(layer.weight.shape, generator=self._noise_generator).t())
                 bias.copy_(torch.randn(layer.bias.shape, generator=self._noise_generator))
-        return rows.numpy()
+        noise: Floats = rows.numpy()
+        return noise
 
     def _views(self, number: int, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Weights [in, out] and bias of a layer within an array laid out as the parameters."""

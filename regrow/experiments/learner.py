@@ -21,11 +21,13 @@ class Learner(Protocol):
 
     Attributes:
         engine: "fused" or "plain".
-        events: all replacements of this process so far, oldest first.
     """
 
     engine: str
-    events: list[Event]
+
+    @property
+    def events(self) -> list[Event]:
+        """All replacements of this process so far, oldest first."""
 
     def learn(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Learn examples in order: inputs float32 [n, features], labels int64 [n].
@@ -82,11 +84,12 @@ class PlainLearner:
     def learn(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """See `Learner`."""
         correct = torch.zeros(len(labels), dtype=torch.bool)
-        for step, (x, label) in enumerate(zip(inputs.split(1), labels.split(1), strict=True)):
-            logits = self._network(x)
+        for step in range(len(labels)):
+            label = labels[step : step + 1]
+            logits = self._network(inputs[step : step + 1])
             correct[step] = logits.detach().argmax() == label
             self._optimizer.zero_grad()
-            nn.functional.cross_entropy(logits, label).backward()
+            torch.autograd.backward(nn.functional.cross_entropy(logits, label))
             self._optimizer.step()
         return correct
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from regrow.kernels.compiled import Floats, Integers
 from regrow.kernels.replacement import Plan
 from regrow.methods import RandomReplacement, UnitMethod
 from regrow.units.graph import UnitGroup
@@ -59,17 +60,17 @@ class Planner:
             for _, group, due in here:
                 drawn.append(self._draw(group, due).flatten())
             entries += here
-        at, groups, due = np.array(entries, dtype=np.int64).reshape(-1, 3).T.copy()
+        when, groups, counts = np.array(entries, dtype=np.int64).reshape(-1, 3).T.copy()
         return Plan(
-            at - 1,
-            groups,
-            due,
+            at=when - 1,
+            group=groups,
+            due=counts,
             drawn_from=_starts(drawn),
             drawn=_joined(drawn),
             scores_from=_starts(scores),
             scores=_joined(scores),
-            chosen_from=np.cumsum(due) - due,
-            chosen=np.zeros(int(due.sum()), dtype=np.int64),
+            chosen_from=np.cumsum(counts) - counts,
+            chosen=np.zeros(int(counts.sum()), dtype=np.int64),
         )
 
     def _dues(self, steps: int) -> Iterator[tuple[int, Iterable[tuple[int, int]]]]:
@@ -92,10 +93,11 @@ class Planner:
         return self._laws[group].draw(self._groups[group], unknown, (due, self._fan_ins[group]), self.generator)
 
 
-def _starts(parts: Sequence[Tensor]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _starts(parts: Sequence[Tensor]) -> Integers:
     lengths = np.array([len(part) for part in parts], dtype=np.int64)
     return np.cumsum(lengths) - lengths
 
 
-def _joined(parts: Sequence[Tensor]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    return torch.cat([torch.empty(0), *parts]).numpy()
+def _joined(parts: Sequence[Tensor]) -> Floats:
+    joined: Floats = torch.cat([torch.empty(0), *parts]).numpy()
+    return joined

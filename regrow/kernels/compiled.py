@@ -26,8 +26,8 @@ _sources = digest(Path(__file__).parent)
 def compiled(function: Function) -> Function:
     """Compile a function with numba on its first call and keep the machine code on disk.
 
-    Sums may be reordered and products contracted, which is rounding. NaN and infinity keep their meaning: the
-    flags that would assume them away are left out.
+    Sums may be reordered and products contracted, which is rounding. Comparisons and `isfinite` see NaN and infinity
+    as they are: the flags that would assume them away are left out.
     """
     # Numba takes machine code on disk for current as long as the function's own file has not changed, although the
     # code of other files' functions is in it. A name that changes with any of them keeps old code from being found.

@@ -1,0 +1,95 @@
+"""What the fused loop takes on, and the reason for everything else."""
+
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regrow.experiments.fusible import fused_reason
+from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
+
+
+class Doubled(nn.Sequential):
+    """A Sequential in name only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def chain() -> nn.Sequential:
+    return nn.Sequential(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+
+
+def shared() -> nn.Sequential:
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.ReLU(), layer)
+
+
+def hooked() -> nn.Sequential:
+    network = chain()
+    network[-1].register_forward_hook(lambda module, args, output: 2 * output)
+    return network
+
+
+def frozen() -> nn.Sequential:
+    network = chain()
+    network[1].bias.requires_grad_(False)
+    return network
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        [Backprop()],
+        [ContinualBackprop(), L2(1e-4), ShrinkAndPerturb()],
+        [RandomReplacement(budget="bernoulli")],
+        [],
+    ],
+)
+def test_chains_of_linear_and_relu_with_the_known_methods(methods: list[Method]) -> None:
+    assert fused_reason(chain(), methods) is None
+    assert fused_reason(nn.Linear(3, 2), methods[:0]) is None
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "not Linear and ReLU in turn"),
+        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), "not Linear and ReLU in turn"),
+        (nn.Sequential(), "not Linear and ReLU in turn"),
+        (nn.Sequential(nn.Linear(3, 2), nn.GELU(), nn.Linear(2, 2)), "module '1' is a GELU"),
+        (Doubled(nn.Linear(3, 2)), "module '' is a Doubled"),
+        (nn.Sequential(nn.Linear(3, 2, bias=False)), "layer '0' has no bias"),
+        (nn.Sequential(nn.Linear(3, 2, dtype=torch.float64)), "layer '0' are not trainable float32 on the CPU"),
+        (frozen(), "layer '1' are not trainable"),
+        (shared(), "used twice"),
+        (hooked(), "module '3' has hooks"),
+    ],
+)
+def test_networks_that_it_cannot_train(network: nn.Module, reason: str) -> None:
+    assert reason in (fused_reason(network, [Backprop()]) or "")
+
+
+def test_methods_that_it_does_not_know() -> None:
+    for methods, reason in (
+        ([ContinualBackprop(utility_rule="adaptable_contribution")], "'adaptable_contribution'"),
+        ([L2(coupled=True)], "decoupled only"),
+        ([L2(), L2()], "2 methods of kind L2"),
+        ([ContinualBackprop(), RandomReplacement()], "more than one method that replaces units"),
+    ):
+        assert reason in (fused_reason(chain(), methods) or "")
+
+
+def test_a_law_of_the_users_own_may_look_at_the_units() -> None:
+    def law(*args: object) -> Tensor:
+        return torch.zeros(1)
+
+    assert "callable" in (fused_reason(chain(), [ContinualBackprop()], law) or "")
+    assert fused_reason(chain(), [L2()], law) is None
+
+
+def test_numba_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "numba is not installed" in (fused_reason(chain(), [Backprop()]) or "")
