@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _ADDITIVE = ("add", "sub", "rsub")
 _MULTIPLICATIVE = ("mul",)
 _KEEP_ZERO = (
-    "add", "sub", "rsub", "mul", "neg", "relu", "abs", "tanh", "sin", "sqrt", "square", "sign", "leaky_relu", "gelu", "silu",
-    "elu", "hardtanh", "hardswish", "mish",
+    "add", "sub", "rsub", "mul", "neg", "relu", "abs", "tanh", "sin", "sqrt", "square", "sign", "leaky_relu", "gelu",
+    "silu", "elu", "hardtanh", "hardswish", "mish",
 )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @rule(
-    "sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "any", "all", "argmax", "argmin",
-    "norm", "linalg_vector_norm", "logsumexp", "median", "aminmax", "count_nonzero", "nansum",
+    "sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "any", "all", "argmax",
+    "argmin", "norm", "linalg_vector_norm", "logsumexp", "median", "aminmax", "count_nonzero", "nansum",
 )  # fmt: skip
 def reduce(trace: "Trace", call: Call) -> None:
     """A value per position of the dimensions that stay."""
