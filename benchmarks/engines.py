@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.interleave import Row, compare, parse, report
 from regrow.errors import DataError
 from regrow.experiments.learner import build_learner
 from regrow.methods import Backprop, ContinualBackprop, Method
+from regrow.networks.mlp import MLP
 from regrow.streams.sources import load
 
 FEATURES = 784
@@ -42,7 +43,10 @@ def main() -> None:
 
 def learning(engine: str, method: Method, width: int, inputs: Tensor, labels: Tensor, steps: int) -> Callable[[], None]:
     """A case: learn the next `steps` examples."""
-    learner = build_learner(network(width), 0.01, [method], init="kaiming_uniform", seed=0, engine=engine)
+    torch.manual_seed(0)
+    learner = build_learner(
+        MLP(FEATURES, [width] * 3, 10), 0.01, [method], init="kaiming_uniform", seed=0, engine=engine
+    )
     position = 0
 
     def learn() -> None:
@@ -52,15 +56,6 @@ def learning(engine: str, method: Method, width: int, inputs: Tensor, labels: Te
         position = (position + steps) % (len(labels) - steps)
 
     return learn
-
-
-def network(width: int) -> nn.Sequential:
-    torch.manual_seed(0)
-    sizes = [FEATURES, width, width, width]
-    hidden = [layer for pair in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(*pair), nn.ReLU())]
-    for layer in hidden[::2]:
-        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-    return nn.Sequential(*hidden, nn.Linear(width, 10))
 
 
 def examples() -> tuple[Tensor, Tensor, str]:

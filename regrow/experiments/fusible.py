@@ -34,11 +34,12 @@ def _network_reason(network: nn.Module) -> str | None:
     for name, module in leaves:
         if type(module) not in (nn.Linear, nn.ReLU):
             return f"module {name!r} is a {type(module).__name__}, and it knows only chains of Linear and ReLU"
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-            return f"module {name!r} has hooks, which it would not call"
     wanted = [nn.ReLU if place % 2 else nn.Linear for place in range(len(leaves))]
     if [type(module) for _, module in leaves] != wanted or len(leaves) % 2 == 0:
         return "its layers are not Linear and ReLU in turn, from a Linear to a Linear"
+    for name, module in network.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            return f"module {name!r} has hooks, which it would not call"
     layers = linear_layers(network)
     if len(layers) != len(wanted) // 2 + 1 or len({id(layer.weight) for layer in layers.values()}) != len(layers):
         return "a layer is used twice"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from regrow.experiments.fusible import fused_reason
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
+from regrow.networks.mlp import MLP
 
 
 class Doubled(nn.Sequential):
@@ -28,7 +29,7 @@ def shared() -> nn.Sequential:
 
 def hooked() -> nn.Sequential:
     network = chain()
-    network[-1].register_forward_hook(lambda module, args, output: 2 * output)
+    network[0].register_forward_hook(lambda module, args, output: 2 * output)
     return network
 
 
@@ -49,6 +50,7 @@ def frozen() -> nn.Sequential:
 )
 def test_chains_of_linear_and_relu_with_the_known_methods(methods: list[Method]) -> None:
     assert fused_reason(chain(), methods) is None
+    assert fused_reason(MLP(5, [4, 3], 2), methods) is None
     assert fused_reason(nn.Linear(3, 2), methods[:0]) is None
 
 
@@ -64,7 +66,7 @@ def test_chains_of_linear_and_relu_with_the_known_methods(methods: list[Method])
         (nn.Sequential(nn.Linear(3, 2, dtype=torch.float64)), "layer '0' are not trainable float32 on the CPU"),
         (frozen(), "layer '1' are not trainable"),
         (shared(), "used twice"),
-        (hooked(), "module '3' has hooks"),
+        (hooked(), "module '0' has hooks"),
     ],
 )
 def test_networks_that_it_cannot_train(network: nn.Module, reason: str) -> None:
