@@ -26,6 +26,7 @@ class Evidence:
         claims: uses of parameters, in forward order.
         leaks: effects beyond labels.
         counted: numbers of the leaks that matter, since they reached an output.
+        read: numbers of the leaks that have passed a weight, so that not only the outputs hold them.
         outputs: units in what the network returned.
     """
 
@@ -34,6 +35,7 @@ class Evidence:
     claims: list[Claim] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
     counted: set[int] = field(default_factory=set)
+    read: set[int] = field(default_factory=set)
     outputs: list[Tensor] = field(default_factory=list)
 
     def note(self, leak: Leak) -> int:
@@ -155,8 +157,8 @@ class _Grouping:
                 units = torch.cat([one[clash], other[clash]])
                 if role in ("incoming", "outgoing"):
                     self._note(units, "mix", f"{name} also {_CLASH[role]}")
-                # An element that several units share belongs to none of them.
-                one = torch.where(clash, NONE, one)
+                else:  # a bias or gain that several units share is reset with none of them
+                    one = torch.where(clash, NONE, one)
             result = compress(torch.where(one == UNUSED, other, one).expand(shape))
         return result
 
@@ -194,7 +196,8 @@ class _Grouping:
         for number in sorted(self.evidence.counted):
             leak = self.evidence.leaks[number]
             if leak.parameter is None:
-                self._note(self.units.find(leak.units), leak.kind, leak.reason)
+                at_the_end = leak.kind in ("norm", "mix") and number not in self.evidence.read
+                self._note(self.units.find(leak.units), "end" if at_the_end else leak.kind, leak.reason)
                 continue
             for (name, _), plane in self.planes.items():
                 if name == leak.parameter:
@@ -211,7 +214,7 @@ class _Grouping:
         read = any(role == "outgoing" for _, role in held)
         if returned:
             return "output", ("the network returns it",)
-        if not read and kinds and kinds <= {"norm", "mix"}:
+        if not read and kinds == {"end"}:
             return "output", shown
         if kinds - {"norm"}:
             return "blocked", shown
@@ -269,7 +272,7 @@ class _Grouping:
         return tuple(parts)
 
     def _name(self, slices: tuple[Slice, ...]) -> str:
-        first = next(part.parameter for part in slices if part.role == "incoming")
+        first = next((part for part in slices if part.role == "incoming"), slices[0]).parameter
         module = first.rpartition(".")[0]
         made = {name for name, role in self.claims if role == "incoming" and name.rpartition(".")[0] == module}
         return module if module and len(made) == 1 else first

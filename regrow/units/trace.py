@@ -284,6 +284,7 @@ class Trace(TorchDispatchMode):
         self.block(
             units_in(met.label[met.foreign]), f"what {self.where} multiplies it by also multiplies values of no unit"
         )
+        self.evidence.read |= self._memory.leaks(value)
         number = self._memory.value(value) if has_units(plane) else -1
         seen = tuple(self._watch.places_of(number, value.numel())) if has_units(plane) else ()
         self.claim(

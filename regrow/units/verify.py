@@ -164,7 +164,7 @@ class _Prover:
                     moved.append(f"unit {unit} in {mode}")
                     leak = max(leak, movement)
             sought = [part for part in sought if not self.has_effect(group, unit, part)]
-        idle = tuple(part.parameter for part in sought)
+        idle = tuple(part.parameter for part in sought if self.matters(part.parameter))
         return Check(group.name, group.status, len(chosen), tuple(moved), leak, idle)
 
     def movement(self, group: UnitGroup, unit: int, training: bool) -> float:
@@ -198,6 +198,17 @@ class _Prover:
                         self.present[part.parameter][part.index(unit)] = kept
                         results.append(self.outputs(training))
                 if not _equal(*results):
+                    return True
+        return False
+
+    def matters(self, name: str) -> bool:
+        """Whether any of a parameter has an effect on the output, under random weights."""
+        for training in self.modes.values():
+            with self.undone():
+                self.randomise_all()
+                before = self.outputs(training)
+                self.present[name].add_(torch.randn(self.present[name].shape, generator=self.generator).to(self.present[name]))
+                if not _equal(before, self.outputs(training)):
                     return True
         return False
 

@@ -65,7 +65,7 @@ def _reshape(plane: Tensor, shape: torch.Size) -> Tensor:
     "unsafe_split_with_sizes", "unsafe_chunk", "t_", "transpose_", "squeeze_", "unsqueeze_", "cat", "stack",
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
     "replication_pad1d", "replication_pad2d", "replication_pad3d", "index_select", "index", "gather", "take_along_dim",
-    "repeat_interleave", "rot90", "select_copy", "slice_copy", "unfold_copy", "im2col",
+    "repeat_interleave", "rot90", "select_copy", "slice_copy", "unfold_copy",
 )  # fmt: skip
 def move(trace: "Trace", call: Call) -> None:
     """Replay the operator itself on the planes of what is moved."""
@@ -106,6 +106,15 @@ def pad(trace: "Trace", call: Call) -> None:
         else None
     )
     trace.place(call.out, lambda: compress(plane), addresses, [source])
+
+
+@rule("im2col")
+def patches(trace: "Trace", call: Call) -> None:
+    """Copies of patches, zeros around the edge."""
+    source = call["self"]
+    # The operator knows only floating point, and fills with 0.
+    moved = torch.ops.aten.im2col((trace.labels(source) - ZERO).double(), *call.args[1:], **call.kwargs)
+    trace.write(call.out, compress(moved.long() + ZERO))
 
 
 @rule("as_strided")

@@ -37,8 +37,8 @@ def pointwise(trace: "Trace", call: Call) -> None:
             role = _role(name, call, weight)
             if role is not None:
                 claim_affine(trace, weight, role, plane, fresh=0.0 if role == "bias" else None)
-    elif len(weights) == 1 and name in ("mul", "div", "neg") and call.args[0] is weights[0]:
-        _keep_scaled(trace, weights[0], out)
+    elif len(weights) == 1 and (name in ("mul", "neg") or (name == "div" and call.args[0] is weights[0])):
+        _keep_scaled(trace, call, weights[0])
     if name not in _KEEP_ZERO:
         plane = plane.clamp(min=NONE)
     for one in call.outputs:
@@ -57,11 +57,11 @@ def _role(name: str, call: Call, weight: Tensor) -> Role | None:
     return None
 
 
-def _keep_scaled(trace: "Trace", weight: Tensor, out: Tensor) -> None:
+def _keep_scaled(trace: "Trace", call: Call, weight: Tensor) -> None:
     """A parameter times constants, such as a pruning mask, is still that parameter, element by element."""
-    if weight.shape == out.shape:
+    if weight.shape == call.out.shape and not call.written:
         trace.ignore(weight)
-        trace.write_addresses(out, trace.addresses(weight))
+        trace.write_addresses(call.out, trace.addresses(weight))
 
 
 def join(trace: "Trace", planes: list[Tensor], out: Tensor) -> Tensor:
@@ -98,3 +98,10 @@ def claim_affine(trace: "Trace", weight: Tensor, role: Role, plane: Tensor, fres
         return
     label = met.label.reshape(met.label.shape[offset:]) if offset else met.label
     trace.claim(weight, role, label.expand(weight.shape), fresh=fresh)
+
+
+@rule("glu")
+def glu(trace: "Trace", call: Call) -> None:
+    """One half gates the other."""
+    halves = trace.labels(call["self"]).chunk(2, call["dim"])
+    trace.write(call.out, join(trace, [half.clamp(min=NONE) for half in halves], call.out))
