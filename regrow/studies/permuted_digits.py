@@ -41,13 +41,16 @@ class PermutedDigits(Study, name="permuted-digits"):
     scales = {
         "smoke": Scale("seconds: 4 tasks of 600 images, 2 seeds, to see that it works", 2, _SMOKE),
         "laptop": Scale("minutes: 200 tasks of 5,391 images, 5 seeds", 5, _PROBLEM),
+        "search": Scale("half an hour: the settings of l2 and shrink-and-perturb that were tried", 2, _PROBLEM),
     }
     missing_scales = {
         "paper": "the article has no such experiment; its nearest is Online Permuted MNIST.",
     }
 
     def methods(self, scale: str) -> dict[str, tuple[Method, ...]]:
-        """Return the five that are compared. Random replacement has the rate and maturity of cbp."""
+        """Return the five that are compared, or the settings to choose from. The control has the rate of cbp."""
+        if scale == "search":
+            return _candidates()
         rate, maturity = (1e-3, 50) if scale == "smoke" else (1e-4, 100)
         return {
             "backprop": (Backprop(),),
@@ -72,3 +75,13 @@ class PermutedDigits(Study, name="permuted-digits"):
     def origin(self, problem: Mapping[str, Any]) -> str:
         """Say what was read, and from where."""
         return sources.load(problem["data"]).origin
+
+
+def _candidates() -> dict[str, tuple[Method, ...]]:
+    strengths = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+    decays, noises = (1e-2, 3e-3, 1e-3, 1e-4), (3e-3, 1e-3, 3e-4, 1e-4)
+    return {f"l2 {strength:g}": (L2(strength),) for strength in strengths} | {
+        f"shrink {decay:g} perturb {noise:g}": (ShrinkAndPerturb(decay, noise, period=10),)
+        for decay in decays
+        for noise in noises
+    }

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from regrow.experiments.study import study_named
+from regrow.studies.permuted_digits import PermutedDigits
 
 
 @pytest.fixture
 def study():
-    return study_named("permuted-digits")
+    return PermutedDigits()
 
 
 def test_the_network_is_the_one_of_the_text(study):
