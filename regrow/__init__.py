@@ -13,6 +13,7 @@ from regrow.errors import RegrowError as RegrowError
 if TYPE_CHECKING:
     from regrow.attachment.attach import attach as attach
     from regrow.attachment.attachment import Attachment as Attachment
+    from regrow.measures import measure as measure
     from regrow.methods import L2 as L2
     from regrow.methods import Backprop as Backprop
     from regrow.methods import ContinualBackprop as ContinualBackprop
@@ -38,6 +39,7 @@ _HOME = {
     "UnitGraph": "regrow.units.graph",
     "UnitGroup": "regrow.units.graph",
     "find_units": "regrow.units.trace",
+    "measure": "regrow.measures",
     "verify": "regrow.units.verify",
 }
 

@@ -55,7 +55,7 @@ def why_not_served(
 ) -> str | None:
     """The reason why a method does not serve a group, or None if it does."""
     if group.status not in ("free", "shared", "coupled"):
-        return "; ".join(group.reasons) or _BY_STATUS.get(group.status, group.status)
+        return "; ".join(group.reasons) or group.status
     if not request.wants_group(group):
         return "left out by include= or exclude="
     if group.status == "coupled" and len(group.producers) > 1 and not request.include_coupled:
@@ -71,12 +71,6 @@ def why_not_served(
             if part.tap is None:
                 return f"no module sees the activation that meets {part.parameter}"
     return None
-
-
-_BY_STATUS = {
-    "output": "it is what the network returns",
-    "unused": "nothing reads it",
-}
 
 
 def _chooses(choice: Choice, group: UnitGroup) -> bool:
