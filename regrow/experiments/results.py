@@ -29,7 +29,7 @@ def _read(folder: RunFolder) -> pl.DataFrame:
         return rows
     timings = pl.DataFrame(folder.timings()).select("task", pl.col("seconds").cum_sum())
     named = {"study": spec.study, "scale": spec.scale, "method": spec.method, "seed": spec.seed, "engine": spec.engine}
-    own = pl.select(**{name: pl.lit(value) for name, value in named.items()})
+    own = pl.DataFrame([named])
     return own.join(rows.join(timings, on="task", how="left"), how="cross")
 
 
