@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+import regrow.experiments.run as run_module
+from regrow.errors import StoreError
+from regrow.experiments.results import read_curves
+from regrow.experiments.run import run
+from tests.experiments.small_study import jobs
+
+COLUMNS = [
+    "task",
+    "accuracy",
+    "article_rank",
+    "dormant",
+    "effective_rank",
+    "stable_rank",
+    "weight_magnitude",
+    "replacements",
+]
+
+
+@pytest.fixture(autouse=True)
+def settings():
+    """What a run sets in its process, put back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+def finished(out, engine):
+    (job,) = jobs(out, engine, seeds=1)
+    rows = []
+    with job.folder.locked():
+        run(job.folder, rows.append)
+    return job.folder, rows
+
+
+@pytest.mark.parametrize("engine", ["plain", "fused"])
+def test_when_it_saves_does_not_change_the_bytes(engine, tmp_path, monkeypatch):
+    often, rows = finished(tmp_path / "often", engine)
+    assert [row["task"] for row in rows] == list(range(12))
+    monkeypatch.setattr(run_module, "_LEAST_SECONDS", 1e6)
+    seldom, again = finished(tmp_path / "seldom", engine)
+    assert again == rows
+    for name in ("curve.parquet", "checkpoint.safetensors", "spec.json", "DONE"):
+        assert (often.path / name).read_bytes() == (seldom.path / name).read_bytes()
+
+
+def test_both_engines_draw_the_same_curve(tmp_path):
+    (_, plain), (_, fused) = finished(tmp_path, "plain"), finished(tmp_path, "fused")
+    assert plain[-1]["replacements"] == fused[-1]["replacements"] > 100
+    for left, right in zip(plain, fused, strict=True):
+        assert left == pytest.approx(right, rel=1e-3, abs=1e-6)
+
+
+def test_the_table_of_results_holds_all_runs_finished_or_not(tmp_path):
+    first, second = jobs(tmp_path, "fused")
+    run(first.folder)
+    run(second.folder)
+    rows = read_curves([second.folder]).to_dicts()
+    for name in ("DONE", "timing.jsonl"):  # as if it were still running, at its fourth task
+        (second.folder.path / name).unlink()
+    for row in rows[:4]:
+        second.folder.append({name: row[name] for name in COLUMNS}, {"task": row["task"], "seconds": 1.0})
+    curves = read_curves([first.folder, second.folder])
+    assert curves.columns == ["study", "scale", "method", "seed", "engine", *COLUMNS, "seconds"]
+    assert curves["seed"].to_list() == [0] * 12 + [1] * 4
+    assert curves["task"].to_list() == [*range(12), *range(4)]
+    assert curves["seconds"][:12].is_sorted()
+    assert curves["accuracy"][12:].to_list() == [row["accuracy"] for row in rows[:4]]
+
+
+def test_no_run_gives_an_empty_table(tmp_path):
+    assert read_curves([job.folder for job in jobs(tmp_path, "fused")]).is_empty()
+
+
+def test_a_damaged_curve_is_refused(tmp_path):
+    folder, _ = finished(tmp_path, "fused")
+    folder.parquet.write_bytes(folder.parquet.read_bytes()[:-9])
+    with pytest.raises(
+        StoreError, match=rf"^{folder.parquet} is damaged .*: delete the folder {folder.path} to run it"
+    ):
+        read_curves([folder])
