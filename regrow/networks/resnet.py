@@ -22,7 +22,8 @@ class ResidualBlock(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """[batch, before, height, width] to [batch, after, height / stride, width / stride]."""
         inner = self.relu(self.norm1(self.conv1(value)))
-        return self.relu(self.norm2(self.conv2(inner)) + self.shortcut(value))
+        result: Tensor = self.relu(self.norm2(self.conv2(inner)) + self.shortcut(value))
+        return result
 
 
 class ResNet(nn.Module):
@@ -63,14 +64,14 @@ class ResNet(nn.Module):
         self.output = nn.Linear(before, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                law = "relu" if isinstance(module, nn.Conv2d) else "linear"
-                nn.init.kaiming_normal_(module.weight, nonlinearity=law)
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if module is not self.output else "linear")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         value = self.stages(self.relu(self.norm(self.stem(images))))
-        return self.output(value.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+        logits: Tensor = self.output(value.mean(dim=(2, 3)))
+        return logits
 
 
 def resnet18(classes: int = 100) -> ResNet:

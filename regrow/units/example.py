@@ -49,6 +49,8 @@ def describe(example: Any) -> str:
         return "keywords " + ", ".join(f"{key}={describe(value)}" for key, value in example.items())
     if isinstance(example, tuple):
         return f"({', '.join(describe(item) for item in example)})"
+    if example is None:
+        return "None"
     return "a callable" if callable(example) else f"a {type(example).__name__}"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,9 @@ class Evidence:
         sightings: of values by modules.
         claims: uses of parameters, in forward order.
         leaks: effects beyond labels.
-        counted: numbers of the leaks that matter, since they reached an output.
-        read: numbers of the leaks that have passed a weight, so that not only the outputs hold them.
+        returned: numbers of the leaks that reached an output.
+        counted: numbers of those that matter in any case.
+        read: numbers of those that met a parameter on their way, so that it is not the output that makes them.
         outputs: units in what the network returned.
     """
 
@@ -34,6 +36,7 @@ class Evidence:
     sightings: list[Sighting]
     claims: list[Claim] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
+    returned: set[int] = field(default_factory=set)
     counted: set[int] = field(default_factory=set)
     read: set[int] = field(default_factory=set)
     outputs: list[Tensor] = field(default_factory=list)
@@ -60,6 +63,14 @@ def group_units(evidence: Evidence, parameters: Mapping[str, nn.Parameter], tens
     return _Grouping(evidence, parameters, tensors).graph()
 
 
+class _Kind(NamedTuple):
+    """What units have in common that are put into one group."""
+
+    status: Status
+    reasons: tuple[str, ...]
+    parts: tuple[tuple[Key, tuple[tuple[int, int], ...]], ...]  # dimensions indexed, and how many positions
+
+
 class _Grouping:
     def __init__(
         self, evidence: Evidence, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
@@ -78,21 +89,21 @@ class _Grouping:
         self._collect_reasons()
         rows = {key: self._rows_of(key, plane) for key, plane in self.planes.items()}
         output = set(self.units.find(torch.cat(self.evidence.outputs)).tolist()) if self.evidence.outputs else set()
-        members: dict[tuple[object, ...], list[int]] = {}
+        members: dict[_Kind, list[int]] = {}
         for unit in sorted({unit for found in rows.values() for unit in found}):
             held = {key: found[unit] for key, found in rows.items() if unit in found}
             status, reasons = self._status(unit, held, unit in output)
-            shape = tuple((key, tuple((dim, len(positions)) for dim, positions in part)) for key, part in held.items())
-            members.setdefault((status, reasons, shape), []).append(unit)
+            parts = tuple((key, tuple((dim, len(positions)) for dim, positions in part)) for key, part in held.items())
+            members.setdefault(_Kind(status, reasons, parts), []).append(unit)
         names: dict[str, int] = {}
         groups = []
-        for (status, reasons, shape), units in members.items():
-            slices = self._slices(units, [key for key, _ in shape], rows)
+        for kind, units in members.items():
+            slices = self._slices(units, [key for key, _ in kind.parts], rows)
             name = self._name(slices)
             names[name] = names.get(name, 0) + 1
             if names[name] > 1:
                 name = f"{name}:{names[name]}"
-            groups.append(UnitGroup(name, len(units), status, reasons, slices))
+            groups.append(UnitGroup(name, len(units), kind.status, kind.reasons, slices))
         claimed = {part.parameter for group in groups for part in group.slices}
         left = {name: self._why_unclaimed(name) for name in self.parameters if name not in claimed}
         return UnitGraph(tuple(groups), left)
@@ -193,10 +204,10 @@ class _Grouping:
                 self.reasons.setdefault(unit, {}).setdefault(reason, kind)
 
     def _collect_reasons(self) -> None:
-        for number in sorted(self.evidence.counted):
+        for number in sorted(self.evidence.counted | self.evidence.returned):
             leak = self.evidence.leaks[number]
             if leak.parameter is None:
-                at_the_end = leak.kind in ("norm", "mix") and number not in self.evidence.read
+                at_the_end = leak.kind in ("norm", "mix") and number not in self.evidence.read | self.evidence.counted
                 self._note(self.units.find(leak.units), "end" if at_the_end else leak.kind, leak.reason)
                 continue
             for (name, _), plane in self.planes.items():
@@ -241,7 +252,7 @@ class _Grouping:
             # One unit has all: index a dimension made for it, or the first.
             dims = [next((dim for dim in range(plane.dim()) if plane.size(dim) == 1), 0)]
         rest = [dim for dim in range(plane.dim()) if dim not in dims]
-        small = plane.permute(*dims, *rest)[(..., *[0] * len(rest))] if plane.numel() else plane.flatten()
+        small = _first_along(plane.permute(*dims, *rest), len(rest)) if plane.numel() else plane.flatten()
         order = small.flatten().argsort(stable=True)
         labels, counts = small.flatten()[order].unique_consecutive(return_counts=True)
         found: dict[int, Rows] = {}
@@ -285,9 +296,8 @@ class _Grouping:
             for claim in self.claims[key]
             if bool(torch.isin(self.units.find(core(claim.plane)), torch.tensor(units)).any())
         ]
-        values = frozenset(
-            claim.value for claim in claims if claim.value is not None and claim.value[0] == claims[0].value[0]
-        )
+        passes = [claim.value[0] for claim in claims if claim.value is not None]
+        values = frozenset(claim.value for claim in claims if claim.value is not None and claim.value[0] == passes[0])
         if values not in known:
             known[values] = next(
                 (
@@ -337,11 +347,18 @@ def _axes(place: Geometry, tensor: Tensor) -> dict[int, int] | None:
 
 def _permuted(plane: Tensor, axes: dict[int, int], tensor: Tensor) -> Tensor:
     rest = [axis for axis in range(plane.dim()) if axis not in axes.values()]
-    kept = plane.permute(*axes.values(), *rest)[(..., *[0] * len(rest))]
+    kept = _first_along(plane.permute(*axes.values(), *rest), len(rest))
     for dim in range(tensor.dim()):
         if dim not in axes:
             kept = kept.unsqueeze(dim)
     return compress(kept)
+
+
+def _first_along(plane: Tensor, count: int) -> Tensor:
+    """The plane without its last dimensions, at their first position."""
+    for _ in range(count):
+        plane = plane.select(-1, 0)
+    return plane
 
 
 def _cores(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

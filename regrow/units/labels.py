@@ -91,7 +91,7 @@ def has_units(plane: Tensor) -> bool:
 
 def units_in(plane: Tensor) -> Tensor:
     """Numbers of the units in a plane, ascending."""
-    found = core(plane).unique()
+    found: Tensor = core(plane).unique()
     return found[found >= 0]
 
 

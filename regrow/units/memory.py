@@ -17,7 +17,7 @@ Geometry = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 def geometry(tensor: Tensor) -> Geometry:
     """Where in its storage a tensor lies: offset, shape and strides, in elements."""
-    return tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
+    return int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
 
 
 class Field:
@@ -104,21 +104,25 @@ class Atlas:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
         self.start: dict[str, int] = {}
-        self._by_storage: dict[int, list[str]] = {}
+        self.by_storage: dict[int, list[str]] = {}
         total = 0
         for name, tensor in tensors.items():
             self.start[name] = total
             total += extent(tensor)
-            self._by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+            self.by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
 
     def window(self, tensor: Tensor) -> Window | None:
         """What a tensor is a view of, if it shares the memory of a parameter or buffer."""
-        for name in self._by_storage.get(tensor.untyped_storage()._cdata, ()):
-            offset = tensor.storage_offset() - self.tensors[name].storage_offset()
+        for name in self.by_storage.get(tensor.untyped_storage()._cdata, ()):
+            offset = int(tensor.storage_offset() - self.tensors[name].storage_offset())
             if 0 <= offset and offset + extent(tensor) <= extent(self.tensors[name]):
                 if tensor.dtype == self.tensors[name].dtype:
                     return Window(name, (offset, tuple(tensor.shape), tuple(tensor.stride())))
         return None
+
+    def shares_memory(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in the memory of parameters or buffers."""
+        return tensor.untyped_storage()._cdata in self.by_storage
 
     def names(self, addresses: Tensor) -> list[str]:
         """Owners of some elements."""
@@ -169,10 +173,12 @@ class Memory:
         return constant(NONE, tensor.shape) if shadow is None else shadow.addresses.read(tensor)
 
     def owners(self, tensor: Tensor) -> list[str]:
-        """Names of the parameters and buffers whose elements a tensor holds unchanged."""
+        """Names of the parameters and buffers whose elements a tensor holds unchanged, or whose memory it shares."""
         window = self.atlas.window(tensor)
         if window is not None:
             return [window.name]
+        if self.atlas.shares_memory(tensor):
+            return self.atlas.by_storage[tensor.untyped_storage()._cdata]
         shadow = self._shadows.get(tensor.untyped_storage()._cdata)
         if shadow is None or shadow.addresses.empty:
             return []
@@ -180,7 +186,7 @@ class Memory:
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether there is anything to say about a tensor."""
-        return tensor.untyped_storage()._cdata in self._shadows or self.atlas.window(tensor) is not None
+        return tensor.untyped_storage()._cdata in self._shadows or self.atlas.shares_memory(tensor)
 
     def leaks(self, tensor: Tensor) -> set[int]:
         """Numbers of the leaks that have reached a tensor's storage."""

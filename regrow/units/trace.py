@@ -1,6 +1,6 @@
 """Finding units: one real forward in which every value carries, beside its elements, which unit each depends on."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 
 from regrow.errors import ModelError
 from regrow.units.evidence import Claim, Leak, LeakKind
-from regrow.units.example import run, tensors_of, untouched
+from regrow.units.example import describe, run, tensors_of, untouched
+from regrow.units.exits import Exits
 from regrow.units.graph import Role, UnitGraph
 from regrow.units.grouping import Evidence, group_units
 from regrow.units.labels import NONE, Met, Units, constant, core, has_units, meet, units_in
@@ -46,17 +47,24 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
                 model.train(training)
             trace.begin_pass()
             try:
-                with watch.on(), trace:
+                with watch.on(), trace, Exits(trace.leave):
                     result = run(model, example)
             except ModelError:
                 if training or training == present:
                     raise
                 continue  # it learns in training mode, so a model that cannot be evaluated so is no obstacle
-            trace.end_pass(tensors_of(result), buffers)
+            outputs = list(tensors_of(result))
+            if not outputs:
+                raise ModelError(
+                    f"{type(model).__name__} returned no tensor but {describe(result)}, so it cannot be told what its "
+                    "units have an effect on. Give as example= a callable that takes the model and returns what the "
+                    "loss reads."
+                )
+            trace.end_pass(outputs, buffers)
     return group_units(trace.evidence, parameters, {**parameters, **buffers})
 
 
-def _check(model: nn.Module, parameters: dict[str, Tensor]) -> None:
+def _check(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(f"find_units() needs a torch.nn.Module, but got {type(model).__name__}.")
     spans: dict[int, list[tuple[int, int, str]]] = {}
@@ -69,7 +77,7 @@ def _check(model: nn.Module, parameters: dict[str, Tensor]) -> None:
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ModelError(f"{name} has no shape yet. Run the model once on data, so that its lazy layers take one.")
         if parameter.numel() and not parameter.is_meta:
-            start = parameter.storage_offset()
+            start = int(parameter.storage_offset())
             spans.setdefault(parameter.untyped_storage()._cdata, []).append((start, start + extent(parameter), name))
     for owners in spans.values():
         owners.sort()
@@ -118,7 +126,7 @@ class Trace(TorchDispatchMode):
         """Note what reached the outputs, and what was kept in buffers."""
         for output in outputs:
             self.evidence.outputs.append(units_in(self.labels(output)))
-            self.evidence.counted |= self._memory.leaks(output)
+            self.evidence.returned |= self._memory.leaks(output)
         for name, buffer in buffers.items():
             statistic = any(claim.name == name and claim.role == "statistic" for claim in self.evidence.claims)
             if not statistic and has_units(plane := self.labels(buffer)):
@@ -156,16 +164,25 @@ class Trace(TorchDispatchMode):
                 self._count(self.leak_parameter(tensor, f"is written by {self.where}", []))
             self._memory.note_write(tensor)
         results = [*call.outputs, *call.written]
+        if any(self._memory.owners(tensor) for tensor in call.inputs):
+            self.evidence.read |= arriving
         for tensor in call.inputs:
             if tensor.untyped_storage()._cdata not in self._handled and self._memory.owners(tensor):
                 arriving.add(self.leak_parameter(tensor, f"is used as a value by {self.where}", results))
         if not results:
             for tensor in call.inputs:
-                if has_units(plane := self.labels(tensor)):
-                    arriving.add(self.leak("mix", f"{self.where} takes it out of the network", units_in(plane), []))
+                self.leave(tensor, self.where)
             self._count(*arriving)
         for tensor in results if arriving else ():
             self._memory.note_leaks(tensor, arriving)
+
+    def leave(self, tensor: Tensor, where: str) -> None:
+        """Note that a value leaves for Python or NumPy, from where it cannot be followed."""
+        if has_units(plane := self.labels(tensor)):
+            self._count(self.leak("mix", f"{where} takes it out of the network", units_in(plane), []))
+        self._count(*self._memory.leaks(tensor))
+        if self.parameters(tensor):
+            self.leak_parameter(tensor, f"is taken out of the network by {where}")
 
     # What rules read.
 
@@ -179,6 +196,8 @@ class Trace(TorchDispatchMode):
 
     def parameters(self, tensor: Tensor) -> list[str]:
         """Names of the parameters whose elements a tensor holds unchanged: one, if it is a weight."""
+        if self._atlas.shares_memory(tensor) and self._atlas.window(tensor) is None:
+            return []  # another reading of its memory, as view_as_real gives
         return [name for name in self._memory.owners(tensor) if name in self._parameters]
 
     def owners(self, tensor: Tensor) -> list[str]:
@@ -213,7 +232,13 @@ class Trace(TorchDispatchMode):
             return
         self._memory.write(out, labels())
         if addresses is not None and any(self._memory.owners(source) for source in sources):
-            self._memory.write_addresses(out, addresses())
+            found = addresses()
+            if bool((core(found) >= 0).all()):
+                self._memory.write_addresses(out, found)
+                return
+            for source in sources:
+                if self.parameters(source):
+                    self.leak_parameter(source, f"is put beside other values by {self.where}", [out])
 
     def note_copy(self, out: Tensor, source: Tensor) -> None:
         """Declare that a result holds the very contents of a source."""
@@ -284,7 +309,6 @@ class Trace(TorchDispatchMode):
         self.block(
             units_in(met.label[met.foreign]), f"what {self.where} multiplies it by also multiplies values of no unit"
         )
-        self.evidence.read |= self._memory.leaks(value)
         number = self._memory.value(value) if has_units(plane) else -1
         seen = tuple(self._watch.places_of(number, value.numel())) if has_units(plane) else ()
         self.claim(

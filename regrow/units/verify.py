@@ -1,5 +1,6 @@
 """Proving a unit graph on the real network."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,11 @@ def verify(
         ModelError: the model cannot take the example, or does not return the same twice.
     """
     graph = find_units(model, example) if graph is None else graph
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ModelError(
+                f"{name} is on the meta device and has no values, so nothing can be proved. Give it some first."
+            )
     tried = [group for group in graph if group.status in ("free", "shared", "coupled")]
     with untouched(model), torch.no_grad():
         prover = _Prover(model, example, torch.Generator().manual_seed(seed))
@@ -207,7 +213,9 @@ class _Prover:
             with self.undone():
                 self.randomise_all()
                 before = self.outputs(training)
-                self.present[name].add_(torch.randn(self.present[name].shape, generator=self.generator).to(self.present[name]))
+                self.present[name].add_(
+                    torch.randn(self.present[name].shape, generator=self.generator).to(self.present[name])
+                )
                 if not _equal(before, self.outputs(training)):
                     return True
         return False
@@ -246,6 +254,5 @@ def _equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
 
 
 def _distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    return (
-        sum(float((left.double() - right.double()).norm() ** 2) for left, right in zip(one, other, strict=True)) ** 0.5
-    )
+    pairs = zip(one, other, strict=True)
+    return math.sqrt(sum(float((left.double() - right.double()).square().sum()) for left, right in pairs))

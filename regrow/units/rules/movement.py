@@ -1,5 +1,6 @@
 """Operators that move elements and compute nothing: replayed on the planes."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,12 +86,8 @@ def move(trace: "Trace", call: Call) -> None:
         return
     trace.ignore(*moved)
     for number, out in enumerate(call.outputs):
-        trace.place(
-            out,
-            lambda number=number: compress(labels[number]),
-            None if addresses is None else lambda number=number: addresses[number],
-            moved,
-        )
+        found = None if addresses is None else partial(compress, addresses[number])
+        trace.place(out, partial(compress, labels[number]), found, moved)
 
 
 @rule("constant_pad_nd")

@@ -13,10 +13,21 @@ if TYPE_CHECKING:
 
 _ADDITIVE = ("add", "sub", "rsub")
 _MULTIPLICATIVE = ("mul",)
-_KEEP_ZERO = (
-    "add", "sub", "rsub", "mul", "neg", "relu", "abs", "tanh", "sin", "sqrt", "square", "sign", "leaky_relu", "gelu",
-    "silu", "elu", "hardtanh", "hardswish", "mish",
-)  # fmt: skip
+_ZERO_AT_ZERO = (
+    "mul",
+    "neg",
+    "relu",
+    "abs",
+    "tanh",
+    "sin",
+    "sqrt",
+    "square",
+    "sign",
+    "leaky_relu",
+    "gelu",
+    "silu",
+    "elu",
+)
 
 
 @rule(
@@ -30,7 +41,7 @@ def pointwise(trace: "Trace", call: Call) -> None:
     out = call.outputs[0]
     values = [tensor for tensor in call.inputs if not trace.parameters(tensor)]
     weights = [tensor for tensor in call.inputs if trace.parameters(tensor)]
-    plane = join(trace, [trace.labels(value).expand(_shape(value, out)) for value in values], out)
+    plane = join(trace, [trace.labels(value).expand(out.shape) for value in values], out)
     name = call.name.removesuffix("_")
     if has_units(plane):
         for weight in weights:
@@ -39,14 +50,16 @@ def pointwise(trace: "Trace", call: Call) -> None:
                 claim_affine(trace, weight, role, plane, fresh=0.0 if role == "bias" else None)
     elif len(weights) == 1 and (name in ("mul", "neg") or (name == "div" and call.args[0] is weights[0])):
         _keep_scaled(trace, call, weights[0])
-    if name not in _KEEP_ZERO:
+    if weights or not _keeps_zero(name, call):
         plane = plane.clamp(min=NONE)
     for one in call.outputs:
         trace.write(one, plane.expand(one.shape) if one.shape == out.shape else constant(NONE, one.shape))
 
 
-def _shape(value: Tensor, out: Tensor) -> tuple[int, ...]:
-    return tuple(out.shape) if value.dim() <= out.dim() else tuple(value.shape)
+def _keeps_zero(name: str, call: Call) -> bool:
+    if name in _ADDITIVE:
+        return all(isinstance(value, Tensor) for value in call.args[:2])
+    return name in _ZERO_AT_ZERO
 
 
 def _role(name: str, call: Call, weight: Tensor) -> Role | None:
@@ -93,7 +106,7 @@ def claim_affine(trace: "Trace", weight: Tensor, role: Role, plane: Tensor, fres
         dim for dim in range(plane.dim()) if dim < offset or (weight.size(dim - offset) == 1 and plane.size(dim) != 1)
     ]
     met = meet(plane, spread)
-    if bool(core(met.several).any()):
+    if not weight.dim() or bool(core(met.several).any()):
         trace.leak_parameter(weight, f"is shared by several units in {trace.where}")
         return
     label = met.label.reshape(met.label.shape[offset:]) if offset else met.label
