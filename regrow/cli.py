@@ -97,7 +97,7 @@ def run(
             RunFolder.create(out, spec)
             if job.folder.is_done():
                 continue
-            job.task = len(job.folder.rows())
+            job.task = job.folder.length()
             jobs.append(job)
         except StoreError as error:
             failures.append(Failure(job, str(error)))

@@ -176,12 +176,24 @@ class RunFolder:
         write_atomically(self._checkpoint, encode({"task": task, "state": state}))
 
     def rows(self) -> list[Row]:
-        """The whole rows of a run that is not done, as they are now."""
-        return [json.loads(line) for line in _whole_lines(self._curve)]
+        """The whole rows of a run that is not done, as they are now.
+
+        Raises:
+            StoreError: one is damaged.
+        """
+        return _rows(self._curve)
+
+    def length(self) -> int:
+        """How many whole rows there are, be they sound or not: those after the checkpoint will be dropped anyway."""
+        return len(_whole_lines(self._curve))
 
     def timings(self) -> list[Row]:
-        """For each task, what depends on the machine."""
-        return [json.loads(line) for line in _whole_lines(self._timing)]
+        """For each task, what depends on the machine.
+
+        Raises:
+            StoreError: a row is damaged.
+        """
+        return _rows(self._timing)
 
     def finish(self) -> None:
         """Turn the rows into `curve.parquet` and mark the run as done."""
@@ -215,13 +227,7 @@ def find_folders(place: Path) -> list[RunFolder]:
 def _keep_rows(path: Path, count: int) -> None:
     """Drop what follows the first `count` rows, the torn line of a killed run included."""
     lines = _whole_lines(path)
-    for number, line in enumerate(lines[:count]):
-        try:
-            right = json.loads(line)["task"] == number
-        except (ValueError, KeyError, TypeError):
-            right = False
-        if not right:
-            raise _damaged(path, f"line {number + 1} is not the row of task {number}")
+    _check_rows(path, lines[:count])
     if len(lines) < count:
         raise _damaged(path, f"it has {len(lines)} rows and its checkpoint needs {count}")
     try:
@@ -229,6 +235,24 @@ def _keep_rows(path: Path, count: int) -> None:
             os.truncate(path, sum(map(len, lines[:count])))
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _rows(path: Path) -> list[Row]:
+    return _check_rows(path, _whole_lines(path))
+
+
+def _check_rows(path: Path, lines: list[bytes]) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(lines):
+        try:
+            row = json.loads(line)
+            right = row["task"] == number
+        except (ValueError, KeyError, TypeError):
+            right = False
+        if not right:
+            raise _damaged(path, f"line {number + 1} is not the row of task {number}")
+        rows.append(row)
+    return rows
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -89,6 +89,11 @@ def damage_row(folder):
     return folder.resume
 
 
+def damage_row_of_a_running_one(folder):
+    damage_row(folder)
+    return folder.rows
+
+
 def lose_rows(folder):
     (folder.path / "curve.jsonl").unlink()
     return folder.resume
@@ -111,6 +116,7 @@ def lose_curve(folder):
         (damage_spec, r"spec\.json does not match its folder: its key is \w{16}, so it was changed\. Delete"),
         (damage_checkpoint, r"checkpoint\.safetensors is damaged and cannot be resumed from .*: delete"),
         (damage_row, r"curve\.jsonl is damaged: line 2 is not the row of task 1\. Delete"),
+        (damage_row_of_a_running_one, r"curve\.jsonl is damaged: line 2 is not the row of task 1\. Delete"),
         (lose_rows, r"curve\.jsonl is damaged: it has 0 rows and its checkpoint needs 4\. Delete"),
         (lose_timing, r"timing\.jsonl is damaged: it has 0 rows and its checkpoint needs 4\. Delete"),
         (lose_curve, r"DONE is damaged: it says that the run is done, but curve\.parquet is missing\. Delete"),
