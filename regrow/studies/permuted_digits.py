@@ -56,7 +56,7 @@ class PermutedDigits(Study, name="permuted-digits"):
             "backprop": (Backprop(),),
             "cbp": (ContinualBackprop(rate, maturity, weight_sums="each_step"),),
             "l2": (L2(1e-3),),
-            "shrink-and-perturb": (ShrinkAndPerturb(1e-3, 1e-3, period=10),),
+            "shrink-and-perturb": (ShrinkAndPerturb(3e-3, 1e-3, period=10),),
             "random-replacement": (RandomReplacement(rate, maturity),),
         }
 
