@@ -29,13 +29,13 @@ class Scale:
 
     Attributes:
         summary: what to expect, in a few words.
-        seeds: how many seeds by default.
+        seeds: which seeds by default.
         problem: every number that determines a run beside its methods, its seed and its engine (`RunSpec.problem`);
             "tasks" and "learning_rate" are always among them, "init" is the law of new incoming weights.
     """
 
     summary: str
-    seeds: int
+    seeds: range
     problem: Mapping[str, Any]
 
 
@@ -122,7 +122,7 @@ class Study(ABC):
         engines = {name: _engine(name, fused_reason(network, known[name], init), engine) for name in names}
         return [
             RunSpec(self.name, scale, name, tuple(map(_plain, known[name])), seed, engines[name], chosen.problem)
-            for seed in (range(chosen.seeds) if seeds is None else seeds)
+            for seed in (chosen.seeds if seeds is None else seeds)
             for name in names
         ]
 

@@ -30,7 +30,7 @@ _PROBLEM = {
 
 
 class SmallStudy(PermutedDigits, name="small"):
-    scales = {fault: Scale("", 2, _PROBLEM | {"fault": fault}) for fault in ("none", "raise", "die")}
+    scales = {fault: Scale("", range(2), _PROBLEM | {"fault": fault}) for fault in ("none", "raise", "die")}
 
     def methods(self, scale):
         return {"cbp+noise": (ShrinkAndPerturb(1e-3, 1e-3), ContinualBackprop(1e-2, 20, weight_sums="each_step"))}
