@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +9,8 @@ import torch
 import regrow
 from regrow.methods import L2, Method, ShrinkAndPerturb
 from tests.attachment.training import batch, make_network, train
+
+pytestmark = pytest.mark.xdist_group("resume")  # one process, so that the fixture below is made once
 
 METHODS = {
     "backprop": "regrow.Backprop()",
@@ -25,32 +26,42 @@ METHODS = {
 GO_ON = """
 import sys, torch, regrow
 from tests.attachment.training import make_network, train, batch
-saved, method, lazy = torch.load(sys.argv[1], weights_only=True), eval(sys.argv[2]), sys.argv[3] == "lazy"
-model = make_network(seed=9)
-model.load_state_dict(saved["model"])
-optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-plastic = regrow.attach(model, optimizer, method, example=None if lazy else batch(0)[0], seed=123)
-optimizer.load_state_dict(saved["optimizer"])
-train(model, optimizer, 150, start=150)
-torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, sys.argv[1])
-"""
-
-
-@pytest.mark.parametrize("start", ["lazy", "example"])
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_resume_in_a_new_process_is_bit_identical(method: str, start: str, tmp_path: Path) -> None:
-    if start == "lazy" and method not in (METHODS["cbp"], METHODS["several"]):
-        pytest.skip("the way of finding units does not depend on the method")
-    model = make_network()
+for case, (method, lazy) in eval(sys.argv[2]).items():
+    saved = torch.load(f"{sys.argv[1]}/{case}.pt", weights_only=True)
+    model = make_network(seed=9)
+    model.load_state_dict(saved["model"])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    regrow.attach(model, optimizer, eval(method), example=batch(0)[0], seed=5)
-    train(model, optimizer, 150)
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "saved.pt")
+    plastic = regrow.attach(model, optimizer, eval(method), example=None if lazy else batch(0)[0], seed=123)
+    optimizer.load_state_dict(saved["optimizer"])
     train(model, optimizer, 150, start=150)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, f"{sys.argv[1]}/{case}.pt")
+"""
+# By way of finding units, which does not depend on the method: with an example for all, without one for two.
+CASES = {name: (method, False) for name, method in METHODS.items()}
+CASES |= {f"{name}-lazy": (METHODS[name], True) for name in ("cbp", "several")}
 
-    subprocess.run([sys.executable, "-c", GO_ON, tmp_path / "saved.pt", method, start], check=True)
-    resumed = torch.load(tmp_path / "saved.pt", weights_only=True)
-    assert _flat(resumed) == _flat({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+
+@pytest.fixture(scope="module")
+def uninterrupted_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, dict]]:
+    """All cases, run through in this process, and saved half-way and gone on with in one other process."""
+    folder = tmp_path_factory.mktemp("saved")
+    through = {}
+    for case, (method, _) in CASES.items():
+        model = make_network()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        regrow.attach(model, optimizer, eval(method), example=batch(0)[0], seed=5)
+        train(model, optimizer, 150)
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, folder / f"{case}.pt")
+        train(model, optimizer, 150, start=150)
+        through[case] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    subprocess.run([sys.executable, "-c", GO_ON, folder, repr(CASES)], check=True)
+    return {case: (through[case], torch.load(folder / f"{case}.pt", weights_only=True)) for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resume_in_a_new_process_is_bit_identical(case: str, uninterrupted_and_resumed) -> None:
+    through, resumed = uninterrupted_and_resumed[case]
+    assert _flat(resumed) == _flat(through)
 
 
 def _flat(tree, path: str = "") -> dict[str, object]:
