@@ -36,7 +36,7 @@ class Claim:
     near: tuple[Sighting, ...] = ()
 
 
-LeakKind = Literal["norm", "mix", "operator", "value", "state"]
+LeakKind = Literal["norm", "mix", "product", "operator", "value", "state"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class Leak:
     """Units, or a parameter, had an effect on a value that carries no label of theirs.
 
     Attributes:
-        kind: a statistic over units; several units made into one value; an operator without a rule; a parameter
-            used in no known role; a value kept between forwards.
+        kind: a statistic over units; several units made into one value, or summed with weights that are no
+            parameter; an operator without a rule; a parameter used in no known role; a value kept between forwards.
         reason: the same as a sentence.
         units: their numbers, ascending; empty if it is a parameter's.
         parameter: the parameter's name, or None.

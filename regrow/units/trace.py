@@ -35,8 +35,10 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
         ModelError: the model cannot take the example, or holds parameters in a form in which single elements
             cannot be told (shards, shared memory).
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"find_units() needs a torch.nn.Module, but got {type(model).__name__}.")
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-    _check(model, parameters)
+    _check(parameters)
     atlas = Atlas({**parameters, **buffers})
     watch = Watch(model)
     trace = Trace(atlas, set(parameters), watch)
@@ -64,9 +66,7 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
     return group_units(trace.evidence, parameters, {**parameters, **buffers})
 
 
-def _check(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"find_units() needs a torch.nn.Module, but got {type(model).__name__}.")
+def _check(parameters: Mapping[str, Tensor]) -> None:
     spans: dict[int, list[tuple[int, int, str]]] = {}
     for name, parameter in parameters.items():
         if is_traceable_wrapper_subclass(parameter):

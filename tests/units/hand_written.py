@@ -141,8 +141,8 @@ CASES = [
         ("0", 1, "free", "0.weight", "2.weight"),
         ("2", 1, "output", "2.weight", ""),
     ]),
-    Case("mlp with dropout on tokens", lambda: nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Dropout(0.3), nn.Linear(7, 2)),
-         lambda: torch.randn(2, 3, 5), [
+    Case("mlp with dropout on tokens", lambda: nn.Sequential(
+        nn.Linear(5, 7), nn.GELU(), nn.Dropout(0.3), nn.Linear(7, 2)), lambda: torch.randn(2, 3, 5), [
         ("0", 7, "free", "0.weight", "3.weight"),
         ("3", 2, "output", "3.weight", ""),
     ]),
@@ -266,7 +266,8 @@ CASES = [
         ("out", 2, "output", "out.weight", ""),
     ]),
     Case("raw parameters", lambda: Net(
-        raw, w1=weight(7, 5), b1=weight(7), act=nn.ReLU(), w2=weight(7, 6), b2=weight(6), w3=weight(6, 2)), vectors(5), [
+        raw, w1=weight(7, 5), b1=weight(7), act=nn.ReLU(), w2=weight(7, 6), b2=weight(6), w3=weight(6, 2)),
+        vectors(5), [
         ("w1", 7, "free", "w1", "w2"),
         ("w2", 6, "free", "w2", "w3"),
         ("w3", 2, "output", "w3", ""),
@@ -300,7 +301,8 @@ CASES = [
         ("a", 6, "blocked", "a.weight", ""),
         ("out", 2, "output", "out.weight", ""),
     ]),
-    Case("log-softmax at the end", lambda: nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3), nn.LogSoftmax(1)), vectors(5), [
+    Case("log-softmax at the end", lambda: nn.Sequential(
+        nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3), nn.LogSoftmax(1)), vectors(5), [
         ("0", 6, "free", "0.weight", "2.weight"),
         ("2", 3, "output", "2.weight", ""),
     ]),

@@ -70,7 +70,7 @@ def _of_values(trace: "Trace", call: Call, left: Tensor, right: Tensor, shape: t
         if has_units(plane):
             met = meet(plane, [summed])
             if bool(core(met.several).any()):
-                trace.leak("mix", f"{trace.where} sums over units, with no parameter", units_in(plane), [call.out])
+                trace.leak("product", f"{trace.where} sums over units, with no parameter", units_in(plane), [call.out])
             else:
                 passed.append(met.label.expand(shape))
     if len(passed) > 1:
@@ -109,7 +109,7 @@ def convolution(trace: "Trace", call: Call) -> None:
     else:
         for one in (plane, trace.labels(weight)):
             if has_units(one):
-                trace.leak("mix", f"{trace.where} convolves with a computed kernel", units_in(one), [out])
+                trace.leak("product", f"{trace.where} convolves with a computed kernel", units_in(one), [out])
         units = torch.full((count,), NONE)
     result = units.view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape)
     if bias is not None:
