@@ -13,7 +13,8 @@ def singular_values(activations: Tensor) -> Tensor:
     """Singular values, largest first; all NaN where an activation is not finite."""
     if not activations.isfinite().all():
         return torch.full((min(activations.shape),), float("nan"))
-    return torch.linalg.svdvals(activations.float())
+    sigma: Tensor = torch.linalg.svdvals(activations.float())
+    return sigma
 
 
 def effective_rank(activations: Tensor) -> float:

@@ -85,8 +85,8 @@ def _present_law(tensor: Tensor) -> Law:
 class _DrawRecorder(TorchDispatchMode):
     """Notes which distribution a tensor was last filled from, and whether anything else was done to it."""
 
-    def __init__(self, tensor: Tensor) -> None:
-        super().__init__()
+    def __init__(self, tensor: Tensor | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tensor = tensor
         self.law: Law | None = None
 
@@ -94,12 +94,17 @@ class _DrawRecorder(TorchDispatchMode):
         if args and args[0] is self.tensor and func._schema.is_mutable:
             self.law = None
             if func is torch.ops.aten.uniform_.default:
-                low, high = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
+                low, high = _arguments(args)
                 self.law = _uniform(low, high, f"uniform in [{low:.3g}, {high:.3g}]")
             elif func is torch.ops.aten.normal_.default:
-                mean, std = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
+                mean, std = _arguments(args)
                 self.law = _normal(mean, std, f"normal, mean {mean:.3g}, std {std:.3g}")
         return func(*args, **(kwargs or {}))
+
+
+def _arguments(args: tuple[Any, ...]) -> tuple[float, float]:
+    """The two arguments of `uniform_` or `normal_` after the tensor, both of which default to (0, 1)."""
+    return (args[1] if len(args) > 1 else 0.0, args[2] if len(args) > 2 else 1.0)
 
 
 def _own_law(owner: nn.Module, name: str) -> Law | None:
@@ -113,7 +118,8 @@ def _own_law(owner: nn.Module, name: str) -> Law | None:
         shadow.__dict__[kind] = {
             key: value if value is None else _without_data(value) for key, value in tensors.items()
         }
-    with _DrawRecorder(shadow._parameters[name]) as recorder, torch.no_grad():  # type: ignore[arg-type]
+    recorder = _DrawRecorder(shadow._parameters[name])
+    with recorder, torch.no_grad():
         shadow.reset_parameters()  # type: ignore[operator]
     return recorder.law
 

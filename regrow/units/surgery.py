@@ -106,7 +106,7 @@ def _abs_sums(tensor: Tensor, dim: int) -> Tensor:
     # In blocks that stay in the cache: |w| of a large matrix at once costs more in fresh memory than in arithmetic.
     along = others[0]
     blocks = tensor.split(max(1, _BLOCK * tensor.shape[along] // tensor.numel()), dim=along)
-    sums = blocks[0].abs().sum(dim=others, dtype=torch.float32)
+    sums: Tensor = blocks[0].abs().sum(dim=others, dtype=torch.float32)
     for block in blocks[1:]:
         sums += block.abs().sum(dim=others, dtype=torch.float32)
     return sums
