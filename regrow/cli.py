@@ -32,11 +32,11 @@ app = App(
     help="Keeps deep networks able to learn for as long as they run: studies of loss of plasticity.",
     version=regrow.__version__,
 )
-_WIDE = 150  # columns that the table of results needs as a whole
+_WIDE = 170  # columns that the table of results needs as a whole
 _LESSER = ("Seeds", "Effective", "Mean", "Seconds")
 # A log or a pipe has no width: nothing in it need be cut.
 console = Console(
-    highlight=False, markup=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160"))
+    highlight=False, markup=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "200"))
 )
 
 
