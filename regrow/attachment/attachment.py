@@ -153,9 +153,9 @@ class Attachment:
         self.detach()
 
     def state_of(self, group: UnitGroup | str) -> dict[str, Tensor]:
-        """State of one group: `age` (optimizer steps, int64), `utility` where the method has one, and what else
-        the method remembers. The last dimension of every tensor is the unit. With several unit methods, that of
-        the first.
+        """State of one group: `age` in optimizer steps (int64), `utility` by which units are ranked (where the method
+        remembers anything to rank by; 0 for those drawn in this step), and what else the method remembers. The last
+        dimension of every tensor is the unit. With several unit methods, that of the first.
 
         Raises:
             StateError: the group is not served.
@@ -164,7 +164,7 @@ class Attachment:
         for worker in self._workers.values():
             for site in worker.sites:
                 if site.group.name == name:
-                    return {"age": site.age(), **{key: value.clone() for key, value in site.state.items()}}
+                    return {"age": site.age(), **worker.utility_of(site), **site.copy_of_state()}
         served = ", ".join(found.name for found in self.groups) or "none yet: the first training forward finds them"
         raise StateError(f"Group {name!r} is not served. Served: {served}.")
 

@@ -84,6 +84,10 @@ class Site:
         """Optimizer steps since each unit was drawn, int64 of shape (units,)."""
         return self.schedule.step - self.born
 
+    def copy_of_state(self) -> dict[str, Tensor]:
+        """What the method remembers, by name."""
+        return {key: value.clone() for key, value in self.state.items()}
+
     def seen(self) -> bool:
         """Whether there is something to observe since the last step."""
         return any(reader.seen for reader in self.readers)
@@ -177,6 +181,14 @@ class UnitWorker:
         for site, units in chosen:
             site.redraw(units, optimizer, self.generator)
         return [Event(site.schedule.step, site.group.name, unit) for site, units in chosen for unit in units.tolist()]
+
+    def utility_of(self, site: Site) -> dict[str, Tensor]:
+        """The utility of a site's units at the moment; nothing if the method remembers nothing."""
+        if not site.state:
+            return {}
+        age = site.age()
+        utility = self.method.utility(site, site.state, age.clamp(min=1), Generator())
+        return {"utility": torch.where(age > 0, utility, 0.0)}
 
     def _observe(self, site: Site) -> None:
         if site.readers and site.seen():

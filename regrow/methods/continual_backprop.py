@@ -54,9 +54,9 @@ class ContinualBackprop(UnitMethod, name="cbp"):
         return self.utility_rule == "adaptable_contribution"
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
-        """Running means: of the utility, or of the activation at each tap."""
+        """Running means: of the contribution, or of the activation at each tap."""
         each_step = self.weight_sums == "each_step"
-        state = {"utility": torch.zeros(size)} if each_step else {"activation": torch.zeros(taps, size)}
+        state = {"contribution": torch.zeros(size)} if each_step else {"activation": torch.zeros(taps, size)}
         if self._adaptable:
             state["mean_activation"] = torch.zeros(taps, size)
         return state
@@ -65,7 +65,7 @@ class ContinualBackprop(UnitMethod, name="cbp"):
         """One step of the running means; a reading that is not finite is left out of them."""
         activity = torch.stack(self._deviation(readings, state, age) if self._adaptable else readings.mean_abs())
         if self.weight_sums == "each_step":
-            running, new = state["utility"], self._weigh(readings, activity)
+            running, new = state["contribution"], self._weigh(readings, activity)
         else:
             running, new = state["activation"], activity
         finite = new.isfinite()
@@ -76,7 +76,7 @@ class ContinualBackprop(UnitMethod, name="cbp"):
         """The corrected running mean, weighed now unless that was done at each step."""
         correction = 1 - self.decay_rate ** age.float()
         if self.weight_sums == "each_step":
-            return state["utility"] / correction
+            return state["contribution"] / correction
         return self._weigh(readings, state["activation"] / correction)
 
     def _deviation(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> list[Tensor]:

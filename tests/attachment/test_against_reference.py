@@ -71,7 +71,13 @@ def test_equals_the_reference_step_by_step(optimizer: str, hidden: str, utility:
             for layer, name in enumerate(names):
                 state = plastic.state_of(name)
                 np.testing.assert_array_equal(state["age"].numpy(), reference.age[layer])
-                np.testing.assert_allclose(state["utility"].numpy(), reference.utility[layer], rtol=2e-4, atol=1e-7)
+                np.testing.assert_allclose(
+                    state["contribution"].numpy(), reference.utility[layer], rtol=2e-4, atol=1e-7
+                )
+                old = reference.age[layer] > 0
+                np.testing.assert_allclose(
+                    state["utility"].numpy()[old], reference.corrected(layer)[old], rtol=2e-4, atol=1e-7
+                )
             for mine, theirs in zip(network[::2], zip(reference.weights, reference.biases, strict=True), strict=True):
                 np.testing.assert_allclose(mine.weight.detach().numpy(), theirs[0], rtol=2e-4, atol=1e-7)
                 np.testing.assert_allclose(mine.bias.detach().numpy(), theirs[1], rtol=2e-4, atol=1e-7)

@@ -97,8 +97,10 @@ def test_two_models_under_one_optimizer_keep_their_states_apart() -> None:
     train(torch.nn.Sequential(actor), optimizer, 20)
     saved = optimizer.state_dict()
     assert set(saved["regrow"]) == {"0", "1"}
-    *_, restored, others = build()
+    *networks, restored, others = build()
     restored.load_state_dict(saved)
+    for network, trained in zip(networks, (actor, critic), strict=True):
+        network.load_state_dict(trained.state_dict())
     for mine, theirs in zip(both, others, strict=True):
         for name in ("0", "2"):
             for key, value in mine.state_of(name).items():

@@ -62,7 +62,7 @@ def running_means(learner: PlainLearner) -> dict[str, Tensor]:
     joined: dict[str, list[Tensor]] = {}
     for key, value in saved.items():
         joined.setdefault(key.rpartition(".")[2], []).append(value.flatten())
-    return {"running": torch.cat(joined.get("utility") or joined["activation"]), "born": torch.cat(joined["born"])}
+    return {"running": torch.cat(joined.get("contribution") or joined["activation"]), "born": torch.cat(joined["born"])}
 
 
 @pytest.mark.parametrize("name", CASES)

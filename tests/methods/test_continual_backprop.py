@@ -81,7 +81,7 @@ def test_a_reading_that_is_not_finite_is_left_out() -> None:
     method = ContinualBackprop(weight_sums="each_step")
     state, age = method.initial_state(2, 2), torch.tensor([1, 1])
     assert not method.observe(TwoTaps(H), state, age).any()
-    before = state["utility"].clone()
+    before = state["contribution"].clone()
     poisoned = [torch.tensor([[float("nan"), 1.0]]), torch.tensor([[1.0, 1.0]])]
     assert method.observe(TwoTaps(poisoned), state, torch.tensor([2, 2])).tolist() == [True, False]
-    assert state["utility"][0] == before[0] and state["utility"][1] != before[1]
+    assert state["contribution"][0] == before[0] and state["contribution"][1] != before[1]
