@@ -231,7 +231,7 @@ def _engines(specs: "list[RunSpec]") -> str:
 
     parts = []
     if any(spec.engine == "fused" for spec in specs):
-        parts.append("fused: the same steps as plain PyTorch in one compiled loop")
+        parts.append("fused, which can do these methods: the same steps as plain PyTorch in one compiled loop")
     for method, spec in {spec.method: spec for spec in specs if spec.engine == "plain"}.items():
         obstacle = why_plain(spec)
         parts.append(f"plain PyTorch for {method}, {'as asked' if obstacle is None else f'because {obstacle}'}")
