@@ -1,8 +1,9 @@
 """Running a model on an example of any form, and leaving no trace of it."""
 
 import random
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ def run(model: nn.Module, example: Any) -> Any:
         if isinstance(copy, Mapping):
             return model(**copy)
         return model(*copy) if isinstance(copy, tuple) else model(copy)
+    except ModelError:
+        raise
     except Exception as error:
         mode = "training" if model.training else "evaluation"
         raise ModelError(
@@ -70,6 +73,14 @@ def tensors_of(result: Any, depth: int = 6) -> Iterator[Tensor]:
     elif depth and hasattr(result, "__dict__") and not isinstance(result, nn.Module | type):
         for item in vars(result).values():
             yield from tensors_of(item, depth - 1)
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Compiled parts of a model run as they were written."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager

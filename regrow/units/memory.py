@@ -20,6 +20,11 @@ def geometry(tensor: Tensor) -> Geometry:
     return int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
 
 
+def has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is a view of a storage; a sparse one is not."""
+    return tensor.layout == torch.strided
+
+
 class Field:
     """One int64 per element of a storage, kept as a compressed plane for each view of it until a write."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
@@ -103,7 +104,7 @@ class Watch:
         return seen
 
     def _sighting(self, place: Place, value: Any) -> Sighting | None:
-        if self._memory is None or not isinstance(value, Tensor):
+        if self._memory is None or not isinstance(value, Tensor) or is_functorch_wrapped_tensor(value):
             return None
         plane = self._memory.labels(value)
         if not has_units(plane):

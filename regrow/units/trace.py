@@ -10,12 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 
 from regrow.errors import ModelError
 from regrow.units.evidence import Claim, Leak, LeakKind
-from regrow.units.example import describe, run, tensors_of, untouched
+from regrow.units.example import describe, run, tensors_of, uncompiled, untouched
 from regrow.units.exits import Exits
 from regrow.units.graph import Role, UnitGraph
 from regrow.units.grouping import Evidence, group_units
 from regrow.units.labels import NONE, Met, Units, constant, core, has_units, meet, units_in
-from regrow.units.memory import Atlas, Memory, extent
+from regrow.units.memory import Atlas, Memory, extent, has_memory
 from regrow.units.rules import Call, rule_for
 from regrow.units.sightings import Watch
 
@@ -39,10 +39,11 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
         raise ModelError(f"find_units() needs a torch.nn.Module, but got {type(model).__name__}.")
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     _check(parameters)
-    atlas = Atlas({**parameters, **buffers})
+    tensors = {name: tensor for name, tensor in {**parameters, **buffers}.items() if has_memory(tensor)}
+    atlas = Atlas(tensors)
     watch = Watch(model)
     trace = Trace(atlas, set(parameters), watch)
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with untouched(model), uncompiled(), torch.inference_mode(False), torch.enable_grad():
         present = model.training
         for training in (present, not present):
             if training != present:
@@ -55,15 +56,15 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
                 if training or training == present:
                     raise
                 continue  # it learns in training mode, so a model that cannot be evaluated so is no obstacle
-            outputs = list(tensors_of(result))
+            outputs = [output for output in tensors_of(result) if has_memory(output)]
             if not outputs:
                 raise ModelError(
                     f"{type(model).__name__} returned no tensor but {describe(result)}, so it cannot be told what its "
                     "units have an effect on. Give as example= a callable that takes the model and returns what the "
                     "loss reads."
                 )
-            trace.end_pass(outputs, buffers)
-    return group_units(trace.evidence, parameters, {**parameters, **buffers})
+            trace.end_pass(outputs, [name for name in buffers if name in tensors])
+    return group_units(trace.evidence, parameters, tensors)
 
 
 def _check(parameters: Mapping[str, Tensor]) -> None:
@@ -116,20 +117,25 @@ class Trace(TorchDispatchMode):
         self._pass = 0
         self._memory = Memory(atlas, self.units)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Its wrapper would import the compiler, which takes a second. `uncompiled` does what it is for.
+        return False
+
     def begin_pass(self) -> None:
         """Forget what memory held. Units, claims and leaks stay."""
         self._pass = next(self._passes)
         self._memory = Memory(self._atlas, self.units)
         self._watch.begin_pass(self._memory)
 
-    def end_pass(self, outputs: Iterable[Tensor], buffers: dict[str, Tensor]) -> None:
+    def end_pass(self, outputs: Iterable[Tensor], buffers: Iterable[str]) -> None:
         """Note what reached the outputs, and what was kept in buffers."""
         for output in outputs:
             self.evidence.outputs.append(units_in(self.labels(output)))
             self.evidence.returned |= self._memory.leaks(output)
-        for name, buffer in buffers.items():
+        for name in buffers:
             statistic = any(claim.name == name and claim.role == "statistic" for claim in self.evidence.claims)
-            if not statistic and has_units(plane := self.labels(buffer)):
+            if not statistic and has_units(plane := self.labels(self._atlas.tensors[name])):
                 self._count(self.leak("state", f"{name} keeps it between forwards", units_in(plane), []))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,6 +156,10 @@ class Trace(TorchDispatchMode):
             return
         self.where = f"{call.name} of {self._watch.module or 'the model'}"
         self._handled = set()
+        if call.hides:
+            for tensor in call.inputs:
+                self.leave(tensor, self.where)
+            return
         arriving = set().union(*(self._memory.leaks(tensor) for tensor in call.inputs))
         if rule is None:
             self.leak_operator(call)

@@ -44,7 +44,8 @@ class RandomNetwork(nn.Module):
 
     def kinds(self) -> list[str]:
         common = ["layer"] * 5 + ["activation"] * 3 + ["norm", "add", "add", "gate", "cat", "flip", "part", "again"]
-        rare = ["layer_norm", "max", "scale", "drop", "write", "detour", "tie", "rows"]
+        rare = ["layer_norm", "max", "scale", "drop", "write", "detour", "tie", "rows", "in_place", "softmax", "centre"]
+        rare += ["roll", "double", "one_gate", "shift", "fold", "computed"]
         return common + rare + (["pool", "depthwise", "grouped", "group_norm"] if self.spatial else ["residual"])
 
     def keep(self, module: nn.Module) -> nn.Module:
@@ -140,6 +141,38 @@ class RandomNetwork(nn.Module):
         elif kind == "rows":
             order = torch.randperm(width)
             self.step(width, lambda pool: pool[one][:, order])
+        elif kind == "in_place":
+
+            def change(pool: list[Tensor]) -> Tensor:
+                value = pool[one].clone()
+                value[:, 1:].mul_(2.0)
+                value.flatten(1)[:, :1].add_(pool[other].flatten(1)[:, -1:])
+                return value
+
+            self.step(width, change)
+        elif kind == "softmax":
+            self.step(width, lambda pool: pool[one].softmax(1))
+        elif kind == "centre":
+            self.step(width, lambda pool: pool[one] - pool[other].mean(1, keepdim=True))
+        elif kind == "roll":
+            self.step(width, lambda pool: pool[one].roll(1, 0) + pool[other])
+        elif kind == "double":
+            order = torch.randint(width, (width,))
+            self.step(width, lambda pool: pool[one].index_select(1, order))
+        elif kind == "one_gate":
+            gate = self.layer(width, 1)
+            self.step(width, lambda pool: pool[one] * torch.sigmoid(gate(pool[one])))
+        elif kind == "shift":
+            shift = nn.Parameter(torch.rand(self.random.choice([1, width]), *along))
+            self.register_parameter(f"shift{len(self.steps)}", shift)
+            self.step(width, lambda pool: shift + pool[one])
+        elif kind == "fold":
+            self.step(width, lambda pool: torch.cat(pool[one].flatten(1).reshape(2, -1).chunk(2, 1)).view_as(pool[one]))
+        elif kind == "computed":
+            layer = self.layer(width, 4)
+            run = F.conv2d if self.spatial else F.linear
+            corner = (..., slice(1), slice(1)) if self.spatial else ...
+            self.step(4, lambda pool: run(pool[one], layer.weight[corner].exp()))
         elif kind == "pool":
             run = self.random.choice([F.max_pool2d, F.avg_pool2d])
             self.step(width, lambda pool: run(pool[one], 3, 1, 1))

@@ -238,6 +238,33 @@ def test_a_cast_weight_is_still_the_weight() -> None:
     assert found(model, torch.randn(4, 5))["a"].status == "free"
 
 
+def test_functions_mapped_over_the_batch_are_followed() -> None:
+    model = Net(lambda m, x: m.b(torch.vmap(lambda one: F.relu(m.a(one)))(x)), a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+    assert [group.status for group in found(model, torch.randn(4, 5))] == ["free", "output"]
+
+
+def test_what_becomes_sparse_is_not_followed() -> None:
+    model, example = two_layers(lambda m, h: h.to_sparse().to_dense())
+    group = found(model, example)["a"]
+    assert (group.status, group.reasons) == ("blocked", ("_to_sparse of the model takes it out of the network",))
+
+
+def test_sparse_constants() -> None:
+    model, example = two_layers(lambda m, h: torch.sparse.mm(m.adjacency, h))
+    model.register_buffer("adjacency", torch.eye(4).to_sparse())
+    group = found(model, example)["a"]
+    assert (group.status, group.reasons) == ("blocked", ("_sparse_addmm of the model has no rule yet",))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's compiler, of itself
+def test_compiled_parts_are_followed_as_they_were_written() -> None:
+    inner = torch.compile(nn.Sequential(nn.ReLU(), nn.Linear(6, 6)), backend="eager")
+    model = nn.Sequential(nn.Linear(5, 6), inner, nn.Linear(6, 2))
+    example = torch.randn(4, 5)
+    model(example)
+    assert [group.status for group in found(model, example)] == ["free", "free", "output"]
+
+
 def test_the_meta_device_needs_no_data() -> None:
     model = nn.Sequential(nn.Linear(4000, 4000), nn.ReLU(), nn.Linear(4000, 10)).to("meta")
     graph = find_units(model, torch.empty(512, 4000, device="meta"))

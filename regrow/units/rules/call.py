@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from regrow.units.memory import has_memory
+
 
 class Call:
     """One call of an ATen operator.
@@ -44,13 +46,18 @@ class Call:
 
     @property
     def inputs(self) -> list[Tensor]:
-        """All tensors among the arguments."""
-        return list(tensors_in((self.args, self.kwargs)))
+        """All tensors among the arguments, but for sparse ones, which are constants (see `hides`)."""
+        return [tensor for tensor in tensors_in((self.args, self.kwargs)) if has_memory(tensor)]
 
     @property
     def outputs(self) -> list[Tensor]:
         """All tensors that it returned."""
         return list(tensors_in(self.out))
+
+    @property
+    def hides(self) -> bool:
+        """Whether a result has no memory of its own to follow, as a sparse tensor has not."""
+        return not all(has_memory(tensor) for tensor in self.outputs)
 
     @property
     def written(self) -> list[Tensor]:

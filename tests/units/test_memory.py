@@ -1,0 +1,55 @@
+import torch
+
+from regrow.units.labels import NONE, Units, constant
+from regrow.units.memory import Atlas, Memory, geometry
+
+
+def memory(**tensors: torch.Tensor) -> Memory:
+    units = Units()
+    units.new(100)
+    return Memory(Atlas(tensors), units)
+
+
+def test_views_follow_from_their_base() -> None:
+    value, known = torch.zeros(2, 3), memory()
+    known.write(value, torch.arange(6).view(2, 3))
+    assert known.labels(value.T).tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert known.labels(value[1, 1:]).tolist() == [4, 5]
+    assert known.labels(torch.zeros(2)).tolist() == [NONE, NONE]
+
+
+def test_a_write_through_a_view_shows_in_the_base_and_in_other_views() -> None:
+    value, known = torch.zeros(2, 3), memory()
+    column = value[:, 0]
+    assert known.labels(column).tolist() == [NONE, NONE]
+    known.write(value, constant(7, (2, 3)))
+    known.write(value[1], torch.tensor([8, 9, 10]))
+    assert known.labels(value).tolist() == [[7, 7, 7], [8, 9, 10]]
+    assert known.labels(column).tolist() == [7, 8]
+
+
+def test_a_copy_has_the_value_of_its_source_until_it_is_written() -> None:
+    one, other, known = torch.zeros(3), torch.zeros(3), memory()
+    known.note_copy(other, one)
+    assert known.value(other) == known.value(one)
+    known.note_write(other)
+    assert known.value(other) != known.value(one)
+
+
+def test_views_of_parameters_are_recognised() -> None:
+    flat = torch.zeros(12)
+    first, second = flat[:8].view(2, 4), flat[8:]
+    known = memory(first=first, second=second)
+    assert known.owners(first.T) == ["first"]
+    assert known.owners(second[1:]) == ["second"]
+    assert known.owners(torch.zeros(2)) == []
+    assert known.owners(flat) == ["first", "second"]  # no view of either: whatever is done with it concerns both
+    assert known.addresses(first.T).tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert known.addresses(second).tolist() == [8, 9, 10, 11]
+    window = known.atlas.window(first[1])
+    assert window is not None
+    assert (window.name, window.place) == ("first", (4, (4,), (1,)))
+
+
+def test_a_geometry_counts_from_the_start_of_the_storage() -> None:
+    assert geometry(torch.zeros(3, 4)[1:, 2]) == (6, (2,), (4,))
