@@ -104,7 +104,7 @@ class Trace(TorchDispatchMode):
     """
 
     def __init__(self, atlas: Atlas, parameters: set[str], watch: Watch) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.units = Units()
         self.evidence = Evidence(self.units, watch.sightings)
         self.where = ""
