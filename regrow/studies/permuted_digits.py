@@ -58,7 +58,7 @@ class PermutedDigits(Study, name="permuted-digits"):
             "backprop": (Backprop(),),
             "cbp": (ContinualBackprop(rate, maturity, weight_sums="each_step"),),
             "l2": (L2(1e-3),),
-            "shrink-and-perturb": (ShrinkAndPerturb(3e-3, 1e-3, period=10),),
+            "shrink-and-perturb": (ShrinkAndPerturb(3e-3, 1e-3, period=100),),
             "random-replacement": (RandomReplacement(rate, maturity),),
         }
 
@@ -83,7 +83,7 @@ def _candidates() -> dict[str, tuple[Method, ...]]:
     strengths = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
     decays, noises = (1e-2, 3e-3, 1e-3, 1e-4), (3e-3, 1e-3, 3e-4, 1e-4)
     return {f"l2 {strength:g}": (L2(strength),) for strength in strengths} | {
-        f"shrink {decay:g} perturb {noise:g}": (ShrinkAndPerturb(decay, noise, period=10),)
+        f"shrink {decay:g} perturb {noise:g}": (ShrinkAndPerturb(decay, noise, period=100),)
         for decay in decays
         for noise in noises
     }
