@@ -11,10 +11,6 @@ from regrow.experiments.study import methods_of, study_named
 from regrow.measures import measure
 from regrow.units.trace import find_units
 
-# A checkpoint is due when this many times its cost has passed since the last one: at most 1 % of the time goes there.
-_CHECKPOINT_SHARE = 100
-_LEAST_SECONDS = 2.0
-
 
 def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: None) -> None:
     """Go through the tasks of a run, from its last checkpoint on, and write its curve.
@@ -66,9 +62,14 @@ def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: 
         folder.append(row, {"task": index, "seconds": seconds})
         report_progress(row)
         now = time.monotonic()
-        if now - saved >= max(_LEAST_SECONDS, _CHECKPOINT_SHARE * cost):
+        if _checkpoint_due(index + 1, now - saved, cost):
             folder.save(index + 1, learner.state_dict())
             saved = time.monotonic()
             cost = saved - now
     folder.save(spec.tasks, learner.state_dict())
     folder.finish()
+
+
+def _checkpoint_due(task: int, passed: float, cost: float) -> bool:
+    """Whether to save before a task, `passed` seconds after the last time, when that took `cost` seconds."""
+    return passed >= max(2.0, 100 * cost)  # at most 1 % of the time goes there

@@ -1,8 +1,9 @@
-"""A study that takes seconds, saves after every task, and misbehaves when told to. Importing it registers it."""
+"""A study that takes seconds, saves after every third task, and misbehaves when told to. Importing it registers it."""
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from regrow.experiments.study import Scale
 from regrow.methods import ContinualBackprop, ShrinkAndPerturb
 from regrow.studies.permuted_digits import PermutedDigits
 
-run_module._LEAST_SECONDS, run_module._CHECKPOINT_SHARE = 0.0, 0
+run_module._checkpoint_due = lambda task, passed, cost: task % 3 == 0
 
 _PROBLEM = {
     "data": "optical-digits",
@@ -39,17 +40,20 @@ class SmallStudy(PermutedDigits, name="small"):
         stream = super().stream(problem, seed)
         if problem["fault"] == "raise" and seed:
             raise ValueError("no data today")
-        return Deadly(stream) if problem["fault"] == "die" else stream
+        return Trap(stream, deadly=problem["fault"] == "die")
 
 
-class Deadly:
-    """A stream that kills its process at task 3."""
+class Trap:
+    """A stream that stops before the task whose number is in the file $GATE, or kills its process at task 3."""
 
-    def __init__(self, stream):
-        self.stream = stream
+    def __init__(self, stream, deadly):
+        self.stream, self.deadly = stream, deadly
 
     def task(self, index):
-        if index == 3:
+        gate = os.environ.get("GATE")
+        while index and gate and Path(gate).read_text() == str(index):
+            time.sleep(0.01)
+        if self.deadly and index == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.stream.task(index)
 

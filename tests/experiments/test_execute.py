@@ -17,7 +17,7 @@ ENGINES = ["plain", "fused"]
 LIMIT = 60  # seconds that nothing here comes near
 
 
-def start(out, engine, *more):
+def start(out, engine, *more, gate=""):
     call = "import sys; from tests.experiments.small_study import main; main(*sys.argv[1:])"
     return subprocess.Popen(
         [sys.executable, "-c", call, str(out), engine, *more],
@@ -26,6 +26,7 @@ def start(out, engine, *more):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        env=os.environ | {"GATE": str(gate)},
     )
 
 
@@ -81,31 +82,39 @@ def undisturbed(request, tmp_path_factory):
 
 def test_killed_and_stopped_in_every_way_it_ends_with_the_same_bytes(undisturbed, tmp_path):
     engine, expected = undisturbed
-    process = start(tmp_path, engine)
-    folder = jobs(tmp_path, engine)[0].folder
+    gate, out = tmp_path / "gate", tmp_path / "out"
+    gate.write_text("2")
+    process = start(out, engine, gate=gate)
+    folder = jobs(out, engine)[0].folder
 
-    for tasks in (2, 4):  # a worker is killed: it is replaced, and its run resumed
-        wait_for(lambda tasks=tasks: tasks_saved(folder) >= tasks, process)
-        os.kill(children(process)[0], signal.SIGKILL)
+    def workers_at(task):
+        """The workers, once the first run waits at the gate before a task; it saves after every third."""
+        wait_for(lambda: folder.length() == task and task - tasks_saved(folder) < 3, process)
+        return wait_for(lambda: children(process), process)
 
-    wait_for(lambda: tasks_saved(folder) >= 6, process)
-    workers = children(process)
+    for task, later in ((2, 5), (5, 8)):  # a worker is killed: it is replaced, and its run resumed
+        os.kill(workers_at(task)[0], signal.SIGKILL)
+        gate.write_text(str(later))
+
+    workers = workers_at(8)
     process.kill()  # the supervisor is killed: its workers end too
     _, output = end(process)
     assert output.count("was killed by signal 9; cbp+noise, seed 0 goes on from its checkpoint.") == 2
     wait_for(lambda: not any(map(alive, workers)))
-    assert folder.state() == "stopped"
+    assert (folder.state(), tasks_saved(folder)) == ("stopped", 6)
+    with open(folder.path / "curve.jsonl", "ab") as file:
+        file.write(b'{"task":8,"accu')  # as if it had been writing
 
-    process = start(tmp_path, engine)
-    wait_for(lambda: tasks_saved(folder) >= 8, process)
-    workers = children(process)
+    gate.write_text("10")
+    process = start(out, engine, gate=gate)
+    workers = workers_at(10)
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
     assert end(process) == (130, "")
     assert not any(map(alive, workers))
     assert folder.state() == "stopped"
 
-    assert end(start(tmp_path, engine)) == (0, "")
-    assert results(tmp_path, engine) == expected
+    assert end(start(out, engine)) == (0, "")
+    assert results(out, engine) == expected
 
 
 def test_two_supervisors_in_one_folder_share_the_work(tmp_path):
