@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+try:
+    from cyclopts import App, CycloptsError, Parameter
+except ModuleNotFoundError:
+    sys.exit("regrow: the command needs the extra 'studies': pip install 'regrow[studies]'")
 from rich import box
 from rich.console import Console
 from rich.table import Table

@@ -220,3 +220,10 @@ print("heavy:", sorted(heavy))
 """
     done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.endswith("heavy: []\n"), done.stdout + done.stderr
+
+
+def test_without_the_extra_the_command_says_what_to_install():
+    code = "import sys; sys.modules['cyclopts'] = None; import regrow.cli"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    assert result.returncode == 1
+    assert result.stderr == "regrow: the command needs the extra 'studies': pip install 'regrow[studies]'\n"

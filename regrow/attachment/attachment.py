@@ -66,8 +66,7 @@ class Attachment:
 
     def find_units(self, example: Any) -> None:
         """Trace the model on an example and start to serve its groups."""
-        with self.paused():
-            graph = find_units(self.model, example)
+        graph = find_units(self.model, example)
         self._request.check_names(self.model)
         workers, unserved = {}, {}
         for index, method in enumerate(self.methods):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from regrow.units.graph import Tap
-from regrow.units.taps import ModuleHook, TapHook, per_unit
+from regrow.units.taps import ModuleHook, TapHook, is_training, per_unit
 
 
 class Switch:
@@ -42,7 +42,7 @@ class TapReader:
         self.handle = TapHook(model, tap, self._read).handle
 
     def _read(self, module: nn.Module, value: Tensor) -> None:
-        if not (self._switch.on and module.training and torch.is_grad_enabled()):
+        if not (self._switch.on and is_training(module)):
             return
         if self._keep:
             self._kept.append(per_unit(self._tap, value).float())
@@ -93,7 +93,7 @@ class FirstForward(ModuleHook):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook."""
-        if module.training and torch.is_grad_enabled():
+        if is_training(module):
             self.handle.remove()
             self._then(args, kwargs)
 

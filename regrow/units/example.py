@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from regrow.errors import ModelError
+from regrow.units.taps import examination
 
 
 def run(model: nn.Module, example: Any) -> Any:
@@ -85,7 +86,9 @@ def uncompiled() -> AbstractContextManager[Any]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Whatever happens inside, the model's buffers and training flags and all random generators come out as before."""
+    """Whatever happens inside is an examination, and the model's buffers and training flags and all random generators
+    come out as before.
+    """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, None if buffer is None else buffer.detach().clone())
@@ -94,7 +97,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     ]
     numpy_state, python_state = np.random.get_state(), random.getstate()
     devices = sorted({tensor.device.index or 0 for tensor in model.parameters() if tensor.device.type == "cuda"})
-    with torch.random.fork_rng(devices):
+    with examination(), torch.random.fork_rng(devices):
         try:
             yield
         finally:

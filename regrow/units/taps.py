@@ -4,7 +4,9 @@ What hangs on a module is copied and pickled with it (target networks, averaged 
 models). A copy must do nothing, so every hook here turns into `inert` when it is copied.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,6 +14,23 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from regrow.units.graph import Tap
+
+_examining: ContextVar[bool] = ContextVar("examining", default=False)
+
+
+@contextmanager
+def examination() -> Iterator[None]:
+    """Within the block, forwards serve to find out about the network: they are no training, whatever its mode."""
+    token = _examining.set(True)
+    try:
+        yield
+    finally:
+        _examining.reset(token)
+
+
+def is_training(module: nn.Module) -> bool:
+    """Whether a forward that passes this module now is one of training: training mode, with grad, no examination."""
+    return module.training and torch.is_grad_enabled() and not _examining.get()
 
 
 def inert(*args: Any, **kwargs: Any) -> None:

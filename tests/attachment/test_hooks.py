@@ -255,3 +255,28 @@ def _step_without_change(model: nn.Module, optimizer: torch.optim.Optimizer, ste
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
+
+
+def test_finding_and_proving_units_does_not_count_as_training() -> None:
+    model, optimizer, plastic = _attached()
+    twin, twin_optimizer, other = _attached()
+    for step in range(60):
+        if step % 10 == 0:
+            regrow.find_units(model, 50 * batch(step + 1)[0])
+            assert regrow.verify(model, 50 * batch(step + 1)[0], plastic.graph).ok
+            regrow.measure(model, 50 * batch(step + 1)[0], plastic.graph)
+        train(model, optimizer, 1, start=step)
+        train(twin, twin_optimizer, 1, start=step)
+    assert torch.equal(_utilities(plastic), _utilities(other))
+    assert plastic.events == other.events != []
+    assert same(model, twin)
+
+
+def test_finding_units_is_not_the_first_forward() -> None:
+    model = make_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    plastic = regrow.attach(model, optimizer, METHOD)
+    regrow.find_units(model, batch(0)[0])
+    assert plastic.graph is None
+    train(model, optimizer, 30)
+    assert plastic.graph is not None and plastic.events
