@@ -67,3 +67,14 @@ def test_no_user_input_is_checked_with_assert_in_public_functions_of_the_boundar
     for name in ("attachment/attach.py", "attachment/service.py", "methods/method.py", "cli.py"):
         tree = ast.parse((ROOT / "regrow" / name).read_text())
         assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)], name
+
+
+def test_the_quick_start_has_exactly_two_blocks_and_ci_runs_the_second() -> None:
+    section = (ROOT / "README.md").read_text().split("\n## Quick start\n")[1].split("\n## ")[0]
+    first, second = (block.split("```")[0] for block in section.split("```sh\n")[1:])
+    assert section.count("```") == 4
+    assert "regrow run permuted-digits" in first and "pytest" in second
+    script = (ROOT / ".ci" / "run").read_text()
+    extract = next(line for line in script.splitlines() if line.startswith("block="))
+    printed = subprocess.run(["bash", "-c", f'{extract}; echo "$block"'], cwd=ROOT, capture_output=True, text=True)
+    assert printed.stdout == second
