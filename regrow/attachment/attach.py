@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -23,8 +24,8 @@ def attach(
     method: Method | str | Sequence[Method | str],
     *,
     example: Any = None,
-    include: Sequence[Choice] | None = None,
-    exclude: Sequence[Choice] = (),
+    include: Choice | Sequence[Choice] | None = None,
+    exclude: Choice | Sequence[Choice] = (),
     include_coupled: bool = False,
     init: Init = None,
     seed: int = 0,
@@ -43,7 +44,7 @@ def attach(
         method: a method, its name, or several, such as `[ContinualBackprop(), L2(1e-4)]`.
         example: what the model is traced on: a tensor, a tuple of positional or a dict of keyword arguments, or a
             callable that takes the model and returns what the loss reads. Without it, the first training forward.
-        include: serve only these: names of modules, or predicates on a `UnitGroup`. Names also choose which
+        include: serve only these: a name of a module, a predicate on a `UnitGroup`, or several. Names also choose which
             parameters a weight method edits.
         exclude: leave these alone; as `include`.
         include_coupled: also serve coupled groups that several layers make, such as the residual stream of a
@@ -55,7 +56,7 @@ def attach(
         strict: raise if any hidden group cannot be served, instead of listing it.
 
     Raises:
-        ConfigError: an unknown method, law or module name, or no method at all.
+        ConfigError: an unknown method, law or module name, no method at all, or a seed that is no whole number ≥ 0.
         ModelError: the optimizer does not hold the model's parameters, the model cannot take the example, or
             nothing can be replaced.
         StateError: a method of this kind is already attached to this model and optimizer.
@@ -69,7 +70,15 @@ def attach(
     neighbours = [found for ref in _live.get(model, []) if (found := ref()) is not None and found.attached]
     _check_first_of_kind(neighbours, methods, optimizer)
 
-    request = Request(include, tuple(exclude), init, strict, include_coupled)
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ConfigError(f"attach() needs a whole number of at least 0 as seed=, but got {seed!r}.")
+    request = Request(
+        None if include is None else _choices("include", include),
+        _choices("exclude", exclude),
+        init,
+        strict,
+        include_coupled,
+    )
     request.check_names(model)
     attachment = Attachment(model, optimizer, methods, seed, request)
     attachment.key = _free_key(optimizer)
@@ -87,14 +96,25 @@ def attach(
 
 
 def _methods(method: Method | str | Sequence[Method | str]) -> list[Method]:
-    several = [method] if isinstance(method, Method | str) else list(method)
+    several = list(method) if isinstance(method, list | tuple) else [method]
     methods = [method_named(item) if isinstance(item, str) else item for item in several]
     if not methods:
         raise ConfigError("attach() got an empty list of methods; give one, for example regrow.ContinualBackprop().")
     for item in methods:
         if not isinstance(item, Method):
-            raise ConfigError(f"attach() takes methods or their names, but got {item!r}.")
+            hint = f"; did you mean {item.__name__}()?" if isinstance(item, type) and issubclass(item, Method) else "."
+            raise ConfigError(f"attach() takes methods or their names, but got {item!r}{hint}")
     return methods
+
+
+def _choices(setting: str, given: Choice | Sequence[Choice]) -> tuple[Choice, ...]:
+    several = tuple(given) if isinstance(given, list | tuple | set) else (given,)
+    for choice in several:
+        if isinstance(choice, nn.Module) or not (isinstance(choice, str) or callable(choice)):
+            raise ConfigError(
+                f"{setting}= takes names of modules and predicates on a UnitGroup, but got a {type(choice).__name__}."
+            )
+    return several
 
 
 def _without_wrapper(model: nn.Module) -> nn.Module:

@@ -54,6 +54,7 @@ class Attachment:
         self._pending: dict[str, Tensor] | None = None
         self._undo: list[Callable[[], None]] = []
         self._attached = True
+        self._taps_proven = False
         if optimizer is not None:
             hooks = StepHooks(optimizer, self._before_step, self._after_step)
             handles = [
@@ -80,9 +81,13 @@ class Attachment:
                 else:
                     unserved[group.name] = reason
             if not sites:
-                raise ModelError(_nothing_served(self.model, method, unserved))
+                raise ModelError(_nothing_served(self.model, method, {**unserved, **graph.unclaimed}))
             workers[index] = UnitWorker(method, sites, self._generators[index])
-        hidden = {name: reason for name, reason in unserved.items() if graph[name].status not in ("output", "unused")}
+        hidden = {
+            name: reason
+            for name, reason in unserved.items()
+            if graph[name].status not in ("output", "unused") and self._request.wants_group(graph[name])
+        }
         if self._request.strict and hidden:
             listed = "\n".join(f"  {name}: {reason}" for name, reason in hidden.items())
             raise ModelError(
@@ -101,7 +106,7 @@ class Attachment:
         def trace(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.find_units(lambda model: model(*args, **kwargs))
 
-        self._undo.append(FirstForward(self.model, trace).handle.remove)
+        self._undo.append(FirstForward(self.model, trace, self._switch).handle.remove)
 
     @property
     def needs_units(self) -> bool:
@@ -118,8 +123,10 @@ class Attachment:
         """Act once, after your own update of the weights: for manual mode, `attach(..., optimizer=None)`.
 
         Raises:
-            StateError: there is an optimizer, whose steps are followed by themselves.
+            StateError: there is an optimizer, whose steps are followed by themselves, or `detach` has been called.
         """
+        if not self._attached:
+            raise StateError("step() of an attachment that was detached: its hooks are gone. attach() anew.")
         if self.optimizer is not None:
             raise StateError("step() is for manual mode; this attachment follows its optimizer by itself.")
         self._after_step()
@@ -209,7 +216,9 @@ class Attachment:
         header = ("group", "units", "made by", "read by", "new weights", "status", "")
         units = sum(group.size for group in self.groups)
         counted = f"{len(served)} of {len(rows)} groups served, {units} units"
-        return f"{title}; {counted}\n\n{format_table(header, rows)}"
+        left = "".join(f"\n  {name}: {reason}" for name, reason in self.graph.unclaimed.items())
+        footer = f"\n\nparameters of no unit:{left}" if left else ""
+        return f"{title}; {counted}\n\n{format_table(header, rows)}{footer}"
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that `load_state_dict` needs for going on bit-identically, as tensors only. Empty as long as
@@ -232,12 +241,19 @@ class Attachment:
         """Go on from what `state_dict` returned.
 
         Raises:
-            StateError: it was saved by other methods or from another model.
+            StateError: it was saved by other methods or from another model, or is not whole.
         """
         if self.needs_units and self.graph is None:
             self._pending = dict(state)
             return
-        _check_identity(_from_tensor(state["identity"]), _from_tensor(_as_tensor(self._identity())))
+        present = self.state_dict()
+        if "identity" in state:
+            _check_identity(_from_tensor(state["identity"]), _from_tensor(present["identity"]))
+        missing = sorted(present.keys() - state.keys())
+        if missing:
+            raise StateError(
+                f"This regrow state is not whole: {', '.join(missing)} missing. Load the one that was saved."
+            )
         self._steps = int(state["steps"])
         for index, generator in enumerate(self._generators):
             generator.set_state(state[f"{index}.generator"].cpu())
@@ -274,9 +290,9 @@ class Attachment:
                 "The optimizer stepped before any training forward of the model: no units are known. Give attach() an "
                 "example=, or run the model itself (in training mode, with grad) before the first step."
             )
+        if not self._taps_proven:
+            self._taps_proven = all([_taps_work(worker) for worker in self._workers.values()])
         for worker in self._workers.values():
-            if self._steps == 1:
-                _check_taps(worker)
             self.events += worker.step(self.optimizer)
 
     def _edit_weights(self, moment: str, step: int) -> None:
@@ -312,15 +328,18 @@ class Attachment:
             self.load_state_dict(saved)
 
 
-def _check_taps(worker: UnitWorker) -> None:
+def _taps_work(worker: UnitWorker) -> bool:
+    """Whether it is known that the hooks run; raises if it is known that they do not."""
     readers = [reader for site in worker.sites for reader in site.readers]
     # A model that took no part in this step (one optimizer may hold several) is none of our business.
     trained = any(site.has_gradient() for site in worker.sites)
-    if readers and trained and not any(reader.seen for reader in readers):
+    seen = not readers or any(reader.seen for reader in readers)
+    if trained and not seen:
         raise StateError(
             "The optimizer has stepped, but no forward of the model was seen: regrow's hooks did not run. Call the "
             "model in training mode with grad enabled. If it was compiled and called before attach(), attach first."
         )
+    return seen
 
 
 def _nothing_served(model: nn.Module, method: UnitMethod, unserved: dict[str, str]) -> str:

@@ -87,15 +87,20 @@ class TapReader:
 class FirstForward(ModuleHook):
     """Calls back once, just before the first forward that counts, with its arguments."""
 
-    def __init__(self, model: nn.Module, then: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
+    def __init__(
+        self, model: nn.Module, then: Callable[[tuple[Any, ...], dict[str, Any]], None], switch: Switch
+    ) -> None:
         self._then = then
+        self._switch = switch
         self.handle = model.register_forward_pre_hook(self, with_kwargs=True)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook."""
-        if is_training(module):
+        if self._switch.on and is_training(module):
             self.handle.remove()
-            self._then(args, kwargs)
+            # A compiled model must not have the search for units compiled with it.
+            then = torch.compiler.disable(self._then) if "torch._dynamo" in sys.modules else self._then
+            then(args, kwargs)
 
 
 class StepHooks:

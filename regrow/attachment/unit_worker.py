@@ -45,6 +45,7 @@ class Site:
     def __init__(self, group: UnitGroup, model: nn.Module, method: UnitMethod, init: Init, switch: Switch) -> None:
         self.group = group
         self.size = group.size
+        self._model = model
         regions = [Region(part, _tensor(model, part.parameter)) for part in group.slices]
         self._incoming = [region for region in regions if region.part.role == "incoming"]
         self._outgoing = [region for region in regions if region.part.role == "outgoing"]
@@ -130,6 +131,8 @@ class Site:
         for region in self._recurrent:
             region.fill(units, 0.0)
         for region in self._resting:
+            # Moving a model to another device or type puts new buffers in the place of the old ones.
+            region.tensor = _tensor(self._model, region.part.parameter)
             region.restore(units)
         if optimizer is not None:
             for region in (*self._incoming, *self._resting):

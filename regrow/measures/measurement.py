@@ -1,15 +1,16 @@
 """All cheap measures of a network at once, from one forward of a batch."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from regrow.errors import ConfigError
 from regrow.measures.dormancy import dormant_share
 from regrow.measures.magnitude import mean_magnitude, weight_magnitude
 from regrow.measures.rank import ranks
+from regrow.units.example import run
 from regrow.units.graph import UnitGraph, UnitGroup
 from regrow.units.surgery import Region
 from regrow.units.taps import per_sample, per_unit, record
@@ -44,13 +45,19 @@ def measure(
         batch: a tensor, a tuple of positional or a dict of keyword arguments, or a callable that takes the model.
         graph: the network's units, if they are known already.
         dormant_threshold: a unit is dormant if it fires in less than this share of the observations.
+
+    Raises:
+        ConfigError: the threshold is not in [0, 1].
+        ModelError: the model cannot take the batch.
     """
+    if not 0 <= dormant_threshold <= 1:
+        raise ConfigError(f"dormant_threshold is a share and must lie in [0, 1], but is {dormant_threshold!r}.")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         graph = graph or find_units(model, batch)
         tapped = [(group, part.tap) for group in graph if (part := _tapped(group)) is not None and part.tap is not None]
-        values = record(model, [tap for _, tap in tapped], _runner(model, batch))
+        values = record(model, [tap for _, tap in tapped], lambda: run(model, batch))
     finally:
         for module, training in modes:
             module.training = training
@@ -85,13 +92,3 @@ def _tapped(group: UnitGroup) -> Any:
 def _incoming(model: nn.Module, group: UnitGroup) -> list[Tensor]:
     every = torch.arange(group.size)
     return [Region(part, model.get_parameter(part.parameter)).read(every) for part in group.having("incoming")]
-
-
-def _runner(model: nn.Module, batch: Any) -> Callable[[], Any]:
-    if isinstance(batch, Tensor):
-        return lambda: model(batch)
-    if isinstance(batch, tuple):
-        return lambda: model(*batch)
-    if isinstance(batch, dict):
-        return lambda: model(**batch)
-    return lambda: batch(model)

@@ -156,7 +156,7 @@ class WeightMethod(Method):
 def check_share(method: Method, setting: str) -> None:
     """Raise unless the setting is a number in [0, 1]."""
     value = getattr(method, setting)
-    if not 0 <= value <= 1:  # also refuses NaN
+    if not _is_number(value) or not 0 <= value <= 1:  # also refuses NaN
         raise ConfigError(f"{type(method).__name__}.{setting} is a share and must lie in [0, 1], but is {value!r}.")
 
 
@@ -172,8 +172,13 @@ def check_count(method: Method, setting: str, least: int = 0) -> None:
 def check_amount(method: Method, setting: str) -> None:
     """Raise unless the setting is a finite number of at least 0."""
     value = getattr(method, setting)
-    if not 0 <= value < float("inf"):
+    if not _is_number(value) or not 0 <= value < float("inf"):
         raise ConfigError(f"{type(method).__name__}.{setting} must be a finite number ≥ 0, but is {value!r}.")
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a plain number, as the state that names the settings can hold it."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_choice(method: Method, setting: str, choices: tuple[str, ...]) -> None:

@@ -71,7 +71,7 @@ def law_for(model: nn.Module, region: Region, init: Init = None) -> Law:
         return Law(getattr(init, "__name__", type(init).__name__), init)
     if init is not None:
         if init not in _NAMED:
-            raise ConfigError(f"There is no initial law {init!r} for init=; {nearest(init, _NAMED)}")
+            raise ConfigError(f"There is no initial law {init!r} for init=; {nearest(str(init), _NAMED)}")
         return _NAMED[init](region.fan_in, init)
     owner, _, name = region.part.parameter.rpartition(".")
     return _own_law(model.get_submodule(owner), name) or _present_law(region.tensor)

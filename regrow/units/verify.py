@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from regrow.errors import ModelError
+from regrow.errors import ConfigError, ModelError
 from regrow.units.example import run, tensors_of, untouched
 from regrow.units.graph import Slice, UnitGraph, UnitGroup
 from regrow.units.trace import find_units
@@ -95,8 +95,11 @@ def verify(
         seed: of the random weights.
 
     Raises:
+        ConfigError: fewer than one unit of each group to try.
         ModelError: the model cannot take the example, or does not return the same twice.
     """
+    if units_per_group < 1:
+        raise ConfigError(f"verify() needs at least 1 as units_per_group=, but got {units_per_group!r}.")
     graph = find_units(model, example) if graph is None else graph
     for name, parameter in model.named_parameters():
         if parameter.is_meta:

@@ -69,6 +69,28 @@ def test_include_and_exclude_take_names_and_predicates() -> None:
     _, _, plastic = _attached(example=batch(0)[0], include=[lambda group: group.size == 12])
     assert [g.name for g in plastic.groups] == ["2"]
     assert "left out by include= or exclude=" in str(plastic)
+    assert [g.name for g in _attached(example=batch(0)[0], exclude="0")[2].groups] == ["2"]
+    assert [g.name for g in _attached(example=batch(0)[0], include=lambda group: group.size == 12)[2].groups] == ["2"]
+
+
+def test_strict_asks_for_what_was_not_left_out_on_purpose() -> None:
+    model = make_network()
+    optimizer = torch.optim.Adam([*model[2].parameters(), *model[4].parameters()])
+    options = {"example": batch(0)[0], "strict": True}
+    assert "0: the optimizer does not hold" in _error(lambda: regrow.attach(model, optimizer, "cbp", **options))
+    plastic = regrow.attach(model, optimizer, "cbp", exclude="0", **options)
+    assert [group.name for group in plastic.groups] == ["2"]
+
+
+def test_parameters_of_no_unit_are_listed_with_their_reasons() -> None:
+    model = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(20, 8)), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5)
+    )
+    text = str(_attached(model=model, example=batch(0)[0])[2])
+    assert "parameters of no unit:" in text
+    assert "0.parametrizations.weight.original1 is used as a value by _weight_norm" in text
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(20, 8)), nn.ReLU(), nn.Linear(8, 5))
+    assert "0.parametrizations.weight.original1 is used" in _error(lambda: _attached(model=model, example=batch(0)[0]))
 
 
 def test_names_choose_the_parameters_of_a_weight_method() -> None:
@@ -139,6 +161,9 @@ def test_manual_mode_acts_when_asked() -> None:
                 parameter -= 0.05 * parameter.grad
         plastic.step()
     assert len(plastic.events) > 20
+    plastic.detach()
+    with pytest.raises(regrow.RegrowError, match="attachment that was detached"):
+        plastic.step()
     event = plastic.events[-1]
     assert plastic.state_of(event.group)["age"].shape == (dict(zip("02", (16, 12), strict=True))[event.group],)
 
@@ -169,6 +194,9 @@ def _error(call) -> str:
         (lambda: regrow.ContinualBackprop(1.5), "replacement_rate is a share and must lie in [0, 1], but is 1.5"),
         (lambda: regrow.ContinualBackprop(-0.1), "replacement_rate is a share and must lie in [0, 1], but is -0.1"),
         (lambda: regrow.ContinualBackprop(float("nan")), "must lie in [0, 1], but is nan"),
+        (lambda: regrow.ContinualBackprop("0.1"), "must lie in [0, 1], but is '0.1'"),
+        (lambda: regrow.ContinualBackprop(torch.tensor(0.1)), "must lie in [0, 1], but is tensor(0.1"),
+        (lambda: regrow.L2(None), "L2.strength must be a finite number ≥ 0, but is None"),
         (
             lambda: regrow.RandomReplacement(0.1, -1),
             "maturity_threshold must be a whole number of at least 0, but is -1",
@@ -243,9 +271,20 @@ def test_an_unknown_law() -> None:
     assert "There is no initial law 'kaiming' for init=; did you mean 'kaiming_" in text
 
 
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_a_seed_that_is_none(seed) -> None:
+    assert f"whole number of at least 0 as seed=, but got {seed}" in _error(lambda: _attached(seed=seed))
+
+
 def test_wrong_kinds_of_arguments() -> None:
     model = make_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    text = _error(lambda: regrow.attach(model, optimizer, regrow.ContinualBackprop))
+    assert text.endswith("did you mean ContinualBackprop()?")
+    assert "takes methods or their names, but got None" in _error(lambda: regrow.attach(model, optimizer, None))
+    text = _error(lambda: regrow.attach(model, optimizer, "cbp", include=[model[2]]))
+    assert text == "include= takes names of modules and predicates on a UnitGroup, but got a Linear."
+    assert "There is no initial law 3" in _error(lambda: _attached(example=batch(0)[0], init=3))
     assert "got an empty list of methods" in _error(lambda: regrow.attach(model, optimizer, []))
     assert "takes methods or their names, but got 3" in _error(lambda: regrow.attach(model, optimizer, [3]))
     assert "needs a torch.nn.Module first, but got SGD" in _error(lambda: regrow.attach(optimizer, model, "cbp"))

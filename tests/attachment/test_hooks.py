@@ -225,6 +225,61 @@ def test_a_step_without_a_forward_of_the_model_is_an_error() -> None:
         optimizer.step()
 
 
+def test_hooks_that_do_not_run_are_noticed_after_a_resume_too() -> None:
+    model, optimizer, _ = _attached()
+    train(model, optimizer, 10)
+    saved = optimizer.state_dict()
+    model, optimizer, _ = _attached()
+    optimizer.load_state_dict(saved)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with pytest.raises(regrow.RegrowError, match="no forward of the model was seen"):
+        optimizer.step()
+
+
+def test_the_first_forward_of_a_pause_is_no_example() -> None:
+    model = make_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    plastic = regrow.attach(model, optimizer, METHOD)
+    with plastic.paused():
+        train(model, optimizer, 3)
+    assert plastic.graph is None
+    train(model, optimizer, 1)
+    assert plastic.graph is not None
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's compiler, of itself
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_model_is_served_as_it_was_written(lazy: bool, in_place: bool) -> None:
+    torch.compiler.reset()
+    plain, plain_optimizer, expected = _attached()
+    model = make_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    if in_place:
+        model.compile(backend="eager")
+    compiled = model if in_place else torch.compile(model, backend="eager")
+    plastic = regrow.attach(compiled, optimizer, METHOD, example=None if lazy else batch(0)[0])
+    assert plastic.model is model
+    train(plain, plain_optimizer, 40)
+    train(compiled, optimizer, 40)
+    assert plastic.events == expected.events != []
+    assert same(model, plain)
+
+
+def test_wrappers_of_model_and_optimizer_are_looked_through() -> None:
+    class Wrapper:
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.optimizer = optimizer
+
+    model = make_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    plastic = regrow.attach(nn.DataParallel(model), Wrapper(optimizer), METHOD, example=batch(0)[0])
+    assert plastic.model is model and plastic.optimizer is optimizer
+    train(model, optimizer, 40)
+    assert plastic.events
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("weight_sums", ["when_due", "each_step"])
 def test_values_that_are_not_finite_do_not_decide_and_are_named_once(bad: float, weight_sums: str) -> None:

@@ -139,4 +139,9 @@ def test_a_state_of_another_method_or_model_is_refused() -> None:
         assert other.name in str(error.value)
     with pytest.raises(regrow.RegrowError, match="(?s)saved with other groups.*'0': 9.*'0': 16") as error:
         plastic.load_state_dict(_saved_by(regrow.ContinualBackprop(), width=9))
+    for key in ("identity", "0.0.born"):
+        damaged = _saved_by(regrow.ContinualBackprop())
+        del damaged[key]
+        with pytest.raises(regrow.RegrowError, match=f"not whole: {key} missing"):
+            plastic.load_state_dict(damaged)
     plastic.load_state_dict(_saved_by(regrow.ContinualBackprop()))

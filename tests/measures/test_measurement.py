@@ -47,3 +47,13 @@ def test_channels_count_at_every_place_for_dormancy_and_as_a_mean_for_ranks() ->
     hidden = torch.relu(model[0](images)).detach()
     assert found.groups["0"]["dormant"] == 0.25
     assert found.groups["0"]["stable_rank"] == pytest.approx(regrow.measures.stable_rank(hidden.mean((2, 3))), rel=1e-4)
+
+
+def test_bad_input() -> None:
+    model, inputs = make_network(), batch(0)[0]
+    graph = regrow.find_units(model, inputs)
+    with pytest.raises(regrow.RegrowError, match=r"dormant_threshold is a share and must lie in \[0, 1\], but is 7"):
+        measure(model, inputs, dormant_threshold=7)
+    with pytest.raises(regrow.RegrowError, match=r"Sequential cannot take the example, a tensor of shape \(4, 7\)"):
+        measure(model, torch.zeros(4, 7), graph)
+    assert model.training

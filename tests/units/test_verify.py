@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regrow.errors import ModelError
+from regrow.errors import ConfigError, ModelError
 from regrow.units.graph import Slice, UnitGraph, UnitGroup
 from regrow.units.trace import find_units
 from regrow.units.verify import verify
@@ -129,6 +129,11 @@ def test_a_network_that_is_not_deterministic() -> None:
     model = Net(lambda m, x: m.a(x) + next(counter), a=nn.Linear(5, 2))
     with pytest.raises(ModelError, match="Net returns NaN, or different numbers for the same example and random seed"):
         verify(model, torch.randn(4, 5))
+
+
+def test_no_units_to_try() -> None:
+    with pytest.raises(ConfigError, match="at least 1 as units_per_group=, but got 0"):
+        verify(nn.Linear(5, 2), torch.randn(4, 5), units_per_group=0)
 
 
 def test_a_network_on_the_meta_device() -> None:

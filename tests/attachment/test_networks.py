@@ -1,0 +1,118 @@
+"""Replacement on every kind of network: exact zeros, restored norms, cleared optimizer state, nothing disturbed."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import regrow
+from regrow.units.example import tensors_of
+from tests.units.hand_written import CASES, RESNET18, Case
+
+OPTIMIZERS = {
+    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
+    "adamw-fused": lambda parameters: torch.optim.AdamW(parameters, lr=0.001, fused=True),
+}
+KINDS = (
+    "mlp with batch norm",
+    "mlp with layer norm",
+    "convnet",
+    "convnet, channels last",
+    "permute before flatten",
+    "grouped convolutions",
+    "small resnet",
+    "policy and value",
+    "concatenation",
+    "siamese",
+    "one layer twice in sequence",
+)
+NETWORKS = [case for case in CASES if case.name in KINDS]
+
+
+def outputs(model: nn.Module, example) -> list[Tensor]:
+    torch.manual_seed(0)
+    return list(tensors_of(model(*example) if isinstance(example, tuple) else model(example)))
+
+
+def replaced(plastic: regrow.Attachment, events, *roles, statuses=("free", "shared", "coupled")):
+    """For each tensor that replacements touched in some roles, which elements."""
+    tensors = plastic.model.state_dict(keep_vars=True)
+    masks: dict[str, Tensor] = {}
+    for event in events:
+        group = plastic.graph[event.group]
+        for part in group.having(*roles) if group.status in statuses else ():
+            mask = masks.setdefault(part.parameter, torch.zeros_like(tensors[part.parameter], dtype=torch.bool))
+            mask[part.index(event.unit)] = True
+    return {name: (tensors[name], mask) for name, mask in masks.items()}
+
+
+def check(plastic: regrow.Attachment, events, example) -> None:
+    """What holds when the step that replaced these units has returned."""
+    for group in {event.group for event in events}:
+        # Where it is also the incoming weight of a newborn of another group, the re-draw wins.
+        born = replaced(plastic, [event for event in events if event.group != group], "incoming")
+        for name, (tensor, mask) in replaced(
+            plastic, [event for event in events if event.group == group], "outgoing"
+        ).items():
+            silent = mask & ~born[name][1] if name in born else mask
+            assert not tensor[silent].any(), f"an outgoing weight in {name} is not exactly 0"
+    for event in events:
+        for part in plastic.graph[event.group].having("bias", "gain", "statistic"):
+            tensor = plastic.model.state_dict()[part.parameter]
+            assert (tensor[part.index(event.unit)] == part.fresh).all(), f"{part.role} {part.parameter} is not fresh"
+    for name, (tensor, mask) in replaced(plastic, events, "incoming", "outgoing", "bias", "gain").items():
+        for key, value in plastic.optimizer.state[tensor].items():
+            if torch.is_tensor(value) and value.shape == tensor.shape:
+                assert not value[mask].any(), f"{key} of replaced elements of {name} is not 0"
+
+    # Other newborns, with every outgoing weight at 0: the same outputs, in both modes.
+    one, other = copy.deepcopy(plastic.model), copy.deepcopy(plastic.model)
+    only = {"statuses": ("free", "shared")}
+    with torch.no_grad():
+        for name, (_, mask) in replaced(plastic, events, "incoming", "bias", "gain", **only).items():
+            other.get_parameter(name)[mask] = torch.randn(int(mask.sum()))
+        for name, (_, mask) in replaced(plastic, events, "outgoing", **only).items():
+            for network in (one, other):
+                network.get_parameter(name)[mask] = 0.0
+        for training in (True, False):
+            pairs = zip(outputs(one.train(training), example), outputs(other.train(training), example), strict=True)
+            assert all(torch.equal(left, right) for left, right in pairs), "newborns move the output"
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("case", [*NETWORKS, RESNET18], ids=lambda case: case.name)
+def test_replacements_are_clean_on_every_kind_of_network(case: Case, make) -> None:
+    model, example = case.build()
+    optimizer = make(model.parameters())
+    rate = 0.01 if case is RESNET18 else 0.1
+    plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(rate, 1), example=example)
+    seen = set()
+    for _ in range(3 if case is RESNET18 else 8):
+        before = len(plastic.events)
+        loss = sum(output.square().mean() for output in tensors_of(outputs(model, example)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        events = plastic.events[before:]
+        seen |= {event.group for event in events}
+        if events:
+            check(plastic, events, example)
+    assert seen == {group.name for group in plastic.groups}
+    if case is RESNET18:
+        statuses = [plastic.graph[name].status for name in seen]
+        assert (statuses.count("shared"), statuses.count("free")) == (4, 8)
+
+
+def test_statistics_are_restored_in_a_model_that_was_moved() -> None:
+    """Moving puts new buffers in the place of those that were there at attach."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(0.5, 0), example=torch.randn(4, 5))
+    model.double()
+    model(torch.randn(4, 5, dtype=torch.float64)).sum().backward()
+    optimizer.step()
+    units = [event.unit for event in plastic.events]
+    assert len(units) == 4
+    assert not model[1].running_mean[units].any() and (model[1].running_var[units] == 1).all()
