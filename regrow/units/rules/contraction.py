@@ -1,39 +1,36 @@
 """Products with a sum: with a parameter they end units and begin new ones."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from regrow.units.call import Call
 from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying
-from regrow.units.rules import Call, rule
+from regrow.units.record import Record
 from regrow.units.rules.pointwise import claim_affine, join
-
-if TYPE_CHECKING:
-    from regrow.units.trace import Trace
+from regrow.units.rules.registry import rule
 
 
 @rule("mm", "bmm", "mv", "dot")
-def product(trace: "Trace", call: Call) -> None:
+def product(record: Record, call: Call) -> None:
     """A matrix product."""
     left, right = call.args
-    trace.write(call.out, contract(trace, call, left, right).reshape(call.out.shape))
+    record.write(call.out, contract(record, call, left, right).reshape(call.out.shape))
 
 
 @rule("addmm", "baddbmm", "addmv", "addmm_", "baddbmm_")
-def product_plus(trace: "Trace", call: Call) -> None:
+def product_plus(record: Record, call: Call) -> None:
     """A matrix product plus a bias or another value."""
     added, left, right = call.args[:3]
-    plane = contract(trace, call, left, right).reshape(call.out.shape)
-    if trace.parameters(added):
+    plane = contract(record, call, left, right).reshape(call.out.shape)
+    if record.parameters(added):
         if has_units(plane):
-            claim_affine(trace, added, "bias", plane, fresh=0.0)
+            claim_affine(record, added, "bias", plane, fresh=0.0)
     else:
-        plane = join(trace, [plane, trace.labels(added).expand(plane.shape)], call.out)
-    trace.write(call.out, plane)
+        plane = join(record, [plane, record.labels(added).expand(plane.shape)], call.out)
+    record.write(call.out, plane)
 
 
-def contract(trace: "Trace", call: Call, left: Tensor, right: Tensor) -> Tensor:
+def contract(record: Record, call: Call, left: Tensor, right: Tensor) -> Tensor:
     """Labels of a product of [batch, m, k] with [batch, k, n], of shape [batch, m, n]."""
     if left.dim() == 1:
         left = left[None]
@@ -42,81 +39,83 @@ def contract(trace: "Trace", call: Call, left: Tensor, right: Tensor) -> Tensor:
     if left.dim() == 2:
         left, right = left[None], right[None]
     shape = (left.size(0), left.size(1), right.size(2))
-    if trace.parameters(left) and not trace.parameters(right):
-        return _with_weight(trace, call, right.mT, left.mT).mT
-    if trace.parameters(right) and not trace.parameters(left):
-        return _with_weight(trace, call, left, right)
-    return _of_values(trace, call, trace.labels(left), trace.labels(right), shape)
+    if record.parameters(left) and not record.parameters(right):
+        return _with_weight(record, call, right.mT, left.mT).mT
+    if record.parameters(right) and not record.parameters(left):
+        return _with_weight(record, call, left, right)
+    return _of_values(record, call, record.labels(left), record.labels(right), shape)
 
 
-def _with_weight(trace: "Trace", call: Call, value: Tensor, weight: Tensor) -> Tensor:
-    plane = trace.labels(value)
+def _with_weight(record: Record, call: Call, value: Tensor, weight: Tensor) -> Tensor:
+    plane = record.labels(value)
     shape = (value.size(0), value.size(1), weight.size(2))
     if 2 not in varying(plane) and len(units_in(plane)) > 1 and not bool((core(plane) < 0).any()):
         # The sum runs over something else than units, over places for example: units pass through.
-        trace.leak_parameter(weight, f"multiplies several units at once in {trace.where}")
+        record.leak_parameter(weight, f"multiplies several units at once in {record.where}")
         return plane[:, :, :1].expand(shape)
     met = meet(plane, [1])
-    trace.claim_outgoing(weight, met, met.label.mT.expand(weight.shape), value)
-    units = trace.begin(weight, (0, 2))
-    trace.claim(weight, "incoming", units.expand(weight.shape))
+    record.claim_outgoing(weight, met, met.label.mT.expand(weight.shape), value)
+    units = record.begin(weight, (0, 2))
+    record.claim(weight, "incoming", units.expand(weight.shape))
     return units.expand(shape)
 
 
-def _of_values(trace: "Trace", call: Call, left: Tensor, right: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _of_values(record: Record, call: Call, left: Tensor, right: Tensor, shape: tuple[int, ...]) -> Tensor:
     """No weight in sight: units pass if the sum does not run over them."""
     passed = []
     for plane, summed in ((left, 2), (right, 1)):
         if has_units(plane):
             met = meet(plane, [summed])
             if bool(core(met.several).any()):
-                trace.leak("product", f"{trace.where} sums over units, with no parameter", units_in(plane), [call.out])
+                record.leak(
+                    "product", f"{record.where} sums over units, with no parameter", units_in(plane), [call.out]
+                )
             else:
                 passed.append(met.label.expand(shape))
     if len(passed) > 1:
-        return join(trace, passed, call.out.view(shape) if call.out.numel() else call.out)
+        return join(record, passed, call.out.view(shape) if call.out.numel() else call.out)
     return compress(passed[0]) if passed else constant(NONE, shape)
 
 
 @rule("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "convolution_overrideable")
-def convolution(trace: "Trace", call: Call) -> None:
+def convolution(record: Record, call: Call) -> None:
     """Units are channels: [batch, channel, *places] with a weight [out, in / groups, *places], or transposed."""
     value, weight, bias, groups = call["input"], call["weight"], call["bias"], call["groups"]
-    plane, out = trace.labels(value), call.out
+    plane, out = record.labels(value), call.out
     met = meet(plane, [dim for dim in range(plane.dim()) if dim != 1])
     channels = met.label.flatten()
     count = out.size(1)
     around = [1] * (weight.dim() - 2)
     if groups > 1 and groups == value.size(1) and has_units(plane):
         # Each output channel comes from one input channel: the unit passes through.
-        trace.units.join(met.left, met.right)
-        units = trace.units.find(channels).clamp(min=NONE).repeat_interleave(count // groups)
-        if trace.parameters(weight):
+        record.units.join(met.left, met.right)
+        units = record.units.find(channels).clamp(min=NONE).repeat_interleave(count // groups)
+        if record.parameters(weight):
             owner = units.view(groups, -1) if call["transposed"] else units[:, None]
-            trace.claim(weight, "gain", owner.reshape(*owner.shape, *around).expand(weight.shape))
-    elif trace.parameters(weight) and not trace.parameters(value):
+            record.claim(weight, "gain", owner.reshape(*owner.shape, *around).expand(weight.shape))
+    elif record.parameters(weight) and not record.parameters(value):
         if call["transposed"]:
             read = channels[:, None]
             grouped = weight.unflatten(0, (groups, -1))  # [group, in, out / groups, *places]
-            begun = trace.begin(grouped, (0, 2))
-            trace.claim(grouped, "incoming", begun.expand(grouped.shape))
+            begun = record.begin(grouped, (0, 2))
+            record.claim(grouped, "incoming", begun.expand(grouped.shape))
             units = begun.flatten()
         else:
             read = channels.view(groups, 1, -1).expand(-1, count // groups, -1).reshape(count, -1)
-            units = trace.begin(weight, (0,)).flatten()
-            trace.claim(weight, "incoming", units.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape))
-        trace.claim_outgoing(weight, met, read.reshape(*read.shape, *around).expand(weight.shape), value)
+            units = record.begin(weight, (0,)).flatten()
+            record.claim(weight, "incoming", units.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape))
+        record.claim_outgoing(weight, met, read.reshape(*read.shape, *around).expand(weight.shape), value)
     else:
-        for one in (plane, trace.labels(weight)):
+        for one in (plane, record.labels(weight)):
             if has_units(one):
-                trace.leak("product", f"{trace.where} convolves with a computed kernel", units_in(one), [out])
+                record.leak("product", f"{record.where} convolves with a computed kernel", units_in(one), [out])
         units = torch.full((count,), NONE)
     result = units.view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape)
     if bias is not None:
-        if trace.parameters(bias):
+        if record.parameters(bias):
             if has_units(result):
-                claim_affine(trace, bias, "bias", units, fresh=0.0)
+                claim_affine(record, bias, "bias", units, fresh=0.0)
         else:
-            side = trace.labels(bias).view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape)
-            result = join(trace, [result, side], out)
-    trace.write(out, compress(result))
+            side = record.labels(bias).view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape)
+            result = join(record, [result, side], out)
+    record.write(out, compress(result))

@@ -1,30 +1,27 @@
 """New values that hold nothing of any unit."""
 
-from typing import TYPE_CHECKING
-
+from regrow.units.call import Call
 from regrow.units.labels import NONE, ZERO, constant
-from regrow.units.rules import Call, rule
-
-if TYPE_CHECKING:
-    from regrow.units.trace import Trace
+from regrow.units.record import Record
+from regrow.units.rules.registry import rule
 
 
 @rule("zeros", "zeros_like", "new_zeros", "zero_")
-def zeros(trace: "Trace", call: Call) -> None:
+def zeros(record: Record, call: Call) -> None:
     """Known zeros: what a weight multiplies there says nothing about it."""
-    trace.ignore(*call.inputs)
-    trace.write(call.out, constant(ZERO, call.out.shape))
+    record.ignore(*call.inputs)
+    record.write(call.out, constant(ZERO, call.out.shape))
 
 
 @rule("fill_")
-def fill(trace: "Trace", call: Call) -> None:
+def fill(record: Record, call: Call) -> None:
     """One number everywhere."""
     value = call["value"]
     if isinstance(value, int | float):
-        trace.ignore(call["self"])
-        trace.write(call.out, constant(ZERO if value == 0 else NONE, call.out.shape))
+        record.ignore(call["self"])
+        record.write(call.out, constant(ZERO if value == 0 else NONE, call.out.shape))
     else:
-        trace.write(call.out, trace.labels(value).expand(call.out.shape))
+        record.write(call.out, record.labels(value).expand(call.out.shape))
 
 
 @rule(
@@ -33,20 +30,20 @@ def fill(trace: "Trace", call: Call) -> None:
     "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm",
     "normal_", "uniform_", "exponential_", "random_", "cauchy_", "log_normal_", "geometric_",
 )  # fmt: skip
-def nothing(trace: "Trace", call: Call) -> None:
+def nothing(record: Record, call: Call) -> None:
     """Constants and random numbers; arguments give shape and type only."""
-    trace.ignore(*call.inputs)
-    trace.write(call.out, constant(NONE, call.out.shape))
+    record.ignore(*call.inputs)
+    record.write(call.out, constant(NONE, call.out.shape))
 
 
 @rule("bernoulli", "bernoulli_")
-def bernoulli(trace: "Trace", call: Call) -> None:
+def bernoulli(record: Record, call: Call) -> None:
     """Coin flips; they hold what their probabilities hold."""
     chances = call.get("p") if call.name == "bernoulli_" else call["self"]
     if hasattr(chances, "shape"):
-        trace.write(call.out, trace.labels(chances).expand(call.out.shape))
+        record.write(call.out, record.labels(chances).expand(call.out.shape))
     else:
-        nothing(trace, call)
+        nothing(record, call)
 
 
 @rule(
@@ -58,6 +55,6 @@ def bernoulli(trace: "Trace", call: Call) -> None:
     "set_data",
     "_has_compatible_shallow_copy_type",
 )
-def shape_only(trace: "Trace", call: Call) -> None:
+def shape_only(record: Record, call: Call) -> None:
     """Reads no value."""
-    trace.ignore(*call.inputs)
+    record.ignore(*call.inputs)

@@ -1,16 +1,15 @@
 """Operators that move elements and compute nothing: replayed on the planes."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from regrow.units.call import Call
 from regrow.units.labels import NONE, ZERO, compress, has_units, units_in
-from regrow.units.rules import Call, rule
-
-if TYPE_CHECKING:
-    from regrow.units.trace import Trace
+from regrow.units.record import Record
+from regrow.units.rules.registry import rule
 
 EVERYTHING_STAYS = (
     "alias",
@@ -26,31 +25,31 @@ EVERYTHING_STAYS = (
 
 
 @rule(*EVERYTHING_STAYS)
-def same(trace: "Trace", call: Call) -> None:
+def same(record: Record, call: Call) -> None:
     """The same elements in the same places, perhaps in another layout or type."""
     source = call.inputs[0]
-    trace.ignore(source)
-    trace.place(call.out, lambda: trace.labels(source), lambda: trace.addresses(source), [source])
+    record.ignore(source)
+    record.place(call.out, lambda: record.labels(source), lambda: record.addresses(source), [source])
     if call.out.untyped_storage()._cdata != source.untyped_storage()._cdata:
-        trace.note_copy(call.out, source)
+        record.note_copy(call.out, source)
 
 
 @rule("view", "_unsafe_view", "_reshape_alias", "reshape")
-def reshape(trace: "Trace", call: Call) -> None:
+def reshape(record: Record, call: Call) -> None:
     """The same elements in the same order under another shape."""
     source, shape = call["self"], call.out.shape
     if call.operator is torch.ops.aten.view.dtype:
-        trace.leak_operator(call)
+        record.leak_operator(call)
         return
-    trace.ignore(source)
-    trace.place(
+    record.ignore(source)
+    record.place(
         call.out,
-        lambda: _reshape(trace.labels(source), shape),
-        lambda: trace.addresses(source).reshape(shape),
+        lambda: _reshape(record.labels(source), shape),
+        lambda: record.addresses(source).reshape(shape),
         [source],
     )
     if call.out.untyped_storage()._cdata != source.untyped_storage()._cdata:
-        trace.note_copy(call.out, source)
+        record.note_copy(call.out, source)
 
 
 def _reshape(plane: Tensor, shape: torch.Size) -> Tensor:
@@ -68,75 +67,75 @@ def _reshape(plane: Tensor, shape: torch.Size) -> Tensor:
     "replication_pad1d", "replication_pad2d", "replication_pad3d", "index_select", "index", "gather", "take_along_dim",
     "repeat_interleave", "rot90", "select_copy", "slice_copy", "unfold_copy",
 )  # fmt: skip
-def move(trace: "Trace", call: Call) -> None:
+def move(record: Record, call: Call) -> None:
     """Replay the operator itself on the planes of what is moved."""
     moved = _moved(call)
-    if not any(trace.knows(tensor) for tensor in call.inputs):
+    if not any(record.knows(tensor) for tensor in call.inputs):
         return
     indices = [tensor for tensor in call.inputs if not any(tensor is one for one in moved)]
     for index in indices:
-        if has_units(plane := trace.labels(index)):
-            trace.leak("mix", f"{trace.where} picks elements by their values", units_in(plane), call.outputs)
+        if has_units(plane := record.labels(index)):
+            record.leak("mix", f"{record.where} picks elements by their values", units_in(plane), call.outputs)
     try:
-        labels = _replay(call, moved, [trace.labels(one) for one in moved], NONE)
-        known = any(trace.owners(one) for one in moved)
-        addresses = _replay(call, moved, [trace.addresses(one) for one in moved], NONE) if known else None
+        labels = _replay(call, moved, [record.labels(one) for one in moved], NONE)
+        known = any(record.owners(one) for one in moved)
+        addresses = _replay(call, moved, [record.addresses(one) for one in moved], NONE) if known else None
     except (RuntimeError, NotImplementedError, TypeError):
-        trace.leak_operator(call)
+        record.leak_operator(call)
         return
-    trace.ignore(*moved)
+    record.ignore(*moved)
     for number, out in enumerate(call.outputs):
         found = None if addresses is None else partial(compress, addresses[number])
-        trace.place(out, partial(compress, labels[number]), found, moved)
+        record.place(out, partial(compress, labels[number]), found, moved)
 
 
 @rule("constant_pad_nd")
-def pad(trace: "Trace", call: Call) -> None:
+def pad(record: Record, call: Call) -> None:
     """Padding brings known zeros, or a number."""
     source = call["self"]
     fill = ZERO if call["value"] == 0 else NONE
-    trace.ignore(source)
-    plane = torch.ops.aten.constant_pad_nd(trace.labels(source), call["pad"], fill)
+    record.ignore(source)
+    plane = torch.ops.aten.constant_pad_nd(record.labels(source), call["pad"], fill)
     addresses = (
-        (lambda: torch.ops.aten.constant_pad_nd(trace.addresses(source), call["pad"], NONE))
-        if trace.owners(source)
+        (lambda: torch.ops.aten.constant_pad_nd(record.addresses(source), call["pad"], NONE))
+        if record.owners(source)
         else None
     )
-    trace.place(call.out, lambda: compress(plane), addresses, [source])
+    record.place(call.out, lambda: compress(plane), addresses, [source])
 
 
 @rule("im2col")
-def patches(trace: "Trace", call: Call) -> None:
+def patches(record: Record, call: Call) -> None:
     """Copies of patches, zeros around the edge."""
     source = call["self"]
     # The operator knows only floating point, and fills with 0.
-    moved = torch.ops.aten.im2col((trace.labels(source) - ZERO).double(), *call.args[1:], **call.kwargs)
-    trace.write(call.out, compress(moved.long() + ZERO))
+    moved = torch.ops.aten.im2col((record.labels(source) - ZERO).double(), *call.args[1:], **call.kwargs)
+    record.write(call.out, compress(moved.long() + ZERO))
 
 
 @rule("as_strided")
-def as_strided(trace: "Trace", call: Call) -> None:
+def as_strided(record: Record, call: Call) -> None:
     """A view whose labels follow from where it lies."""
-    trace.ignore(call["self"])
+    record.ignore(call["self"])
 
 
 @rule("copy_")
-def copy(trace: "Trace", call: Call) -> None:
+def copy(record: Record, call: Call) -> None:
     """Written over with the elements of another."""
     source, target = call["src"], call["self"]
-    trace.ignore(target)
-    trace.write(target, trace.labels(source).expand(target.shape))
+    record.ignore(target)
+    record.write(target, record.labels(source).expand(target.shape))
 
 
 @rule("index_put_", "slice_scatter", "select_scatter", "index_put")
-def put(trace: "Trace", call: Call) -> None:
+def put(record: Record, call: Call) -> None:
     """Some elements replaced, others kept."""
     target, source = call["self"], call.get("values", call.get("src"))
     if call.get("accumulate"):
-        trace.leak_operator(call)
+        record.leak_operator(call)
         return
-    labels = _replay(call, [target, source], [trace.labels(target).clone(), trace.labels(source)], NONE)
-    trace.write(call.out, compress(labels[0]))
+    labels = _replay(call, [target, source], [record.labels(target).clone(), record.labels(source)], NONE)
+    record.write(call.out, compress(labels[0]))
 
 
 def _moved(call: Call) -> list[Tensor]:

@@ -1,15 +1,12 @@
 """Elementwise operators: what meets in one element becomes one unit."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
+from regrow.units.call import Call
 from regrow.units.graph import Role
 from regrow.units.labels import NONE, align, compress, constant, core, has_units, meet, units_in, varying
-from regrow.units.rules import Call, rule
-
-if TYPE_CHECKING:
-    from regrow.units.trace import Trace
+from regrow.units.record import Record
+from regrow.units.rules.registry import rule
 
 _ADDITIVE = ("add", "sub", "rsub")
 _MULTIPLICATIVE = ("mul",)
@@ -34,26 +31,26 @@ _ZERO_AT_ZERO = (
     "hardswish", "hardswish_", "log_sigmoid_forward", "rrelu_with_noise", "rrelu_with_noise_", "native_dropout",
     "masked_fill", "masked_fill_", "where", "_prelu_kernel", "tril", "triu", "tril_", "triu_", "isnan", "isinf",
 )  # fmt: skip
-def pointwise(trace: "Trace", call: Call) -> None:
+def pointwise(record: Record, call: Call) -> None:
     """Join the units that meet in an element; a parameter that meets units is their bias or gain."""
-    if not any(trace.knows(tensor) for tensor in call.inputs):
+    if not any(record.knows(tensor) for tensor in call.inputs):
         return
     out = call.outputs[0]
-    values = [tensor for tensor in call.inputs if not trace.parameters(tensor)]
-    weights = [tensor for tensor in call.inputs if trace.parameters(tensor)]
-    plane = join(trace, [trace.labels(value).expand(out.shape) for value in values], out)
+    values = [tensor for tensor in call.inputs if not record.parameters(tensor)]
+    weights = [tensor for tensor in call.inputs if record.parameters(tensor)]
+    plane = join(record, [record.labels(value).expand(out.shape) for value in values], out)
     name = call.name.removesuffix("_")
     if has_units(plane):
         for weight in weights:
             role = _role(name, call, weight)
             if role is not None:
-                claim_affine(trace, weight, role, plane, fresh=0.0 if role == "bias" else None)
+                claim_affine(record, weight, role, plane, fresh=0.0 if role == "bias" else None)
     elif len(weights) == 1 and (name in ("mul", "neg") or (name == "div" and call.args[0] is weights[0])):
-        _keep_scaled(trace, call, weights[0])
+        _keep_scaled(record, call, weights[0])
     if weights or not _keeps_zero(name, call):
         plane = plane.clamp(min=NONE)
     for one in call.outputs:
-        trace.write(one, plane.expand(one.shape) if one.shape == out.shape else constant(NONE, one.shape))
+        record.write(one, plane.expand(one.shape) if one.shape == out.shape else constant(NONE, one.shape))
 
 
 def _keeps_zero(name: str, call: Call) -> bool:
@@ -70,14 +67,14 @@ def _role(name: str, call: Call, weight: Tensor) -> Role | None:
     return None
 
 
-def _keep_scaled(trace: "Trace", call: Call, weight: Tensor) -> None:
+def _keep_scaled(record: Record, call: Call, weight: Tensor) -> None:
     """A parameter times constants, such as a pruning mask, is still that parameter, element by element."""
     if weight.shape == call.out.shape and not call.written:
-        trace.ignore(weight)
-        trace.write_addresses(call.out, trace.addresses(weight))
+        record.ignore(weight)
+        record.write_addresses(call.out, record.addresses(weight))
 
 
-def join(trace: "Trace", planes: list[Tensor], out: Tensor) -> Tensor:
+def join(record: Record, planes: list[Tensor], out: Tensor) -> Tensor:
     """Make one unit of those that meet in an element.
 
     If units of one value lie along other dimensions than those of another, every unit of the one meets all of the
@@ -88,14 +85,14 @@ def join(trace: "Trace", planes: list[Tensor], out: Tensor) -> Tensor:
     labelled = [plane for plane in planes if has_units(plane)]
     if len({varying(compress(plane)) for plane in labelled}) > 1:
         for plane in labelled:
-            trace.leak("mix", f"{trace.where} combines each unit with several others", units_in(plane), [out])
+            record.leak("mix", f"{record.where} combines each unit with several others", units_in(plane), [out])
         return constant(NONE, out.shape)
     met = meet(align(planes, out.shape), [out.dim()])
-    trace.units.join(met.left, met.right)
-    return trace.units.find(compress(met.label[..., 0]))
+    record.units.join(met.left, met.right)
+    return record.units.find(compress(met.label[..., 0]))
 
 
-def claim_affine(trace: "Trace", weight: Tensor, role: Role, plane: Tensor, fresh: float | None) -> None:
+def claim_affine(record: Record, weight: Tensor, role: Role, plane: Tensor, fresh: float | None) -> None:
     """Claim a parameter that is added to, or multiplies, a value with this plane.
 
     An element that meets several units, or a unit and something else, cannot be reset with one of them: nothing is
@@ -107,14 +104,14 @@ def claim_affine(trace: "Trace", weight: Tensor, role: Role, plane: Tensor, fres
     ]
     met = meet(plane, spread)
     if not weight.dim() or bool(core(met.several).any()):
-        trace.leak_parameter(weight, f"is shared by several units in {trace.where}")
+        record.leak_parameter(weight, f"is shared by several units in {record.where}")
         return
     label = met.label.reshape(met.label.shape[offset:]) if offset else met.label
-    trace.claim(weight, role, label.expand(weight.shape), fresh=fresh)
+    record.claim(weight, role, label.expand(weight.shape), fresh=fresh)
 
 
 @rule("glu")
-def glu(trace: "Trace", call: Call) -> None:
+def glu(record: Record, call: Call) -> None:
     """One half gates the other."""
-    halves = trace.labels(call["self"]).chunk(2, call["dim"])
-    trace.write(call.out, join(trace, [half.clamp(min=NONE) for half in halves], call.out))
+    halves = record.labels(call["self"]).chunk(2, call["dim"])
+    record.write(call.out, join(record, [half.clamp(min=NONE) for half in halves], call.out))

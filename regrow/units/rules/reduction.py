@@ -1,46 +1,43 @@
 """Sums, means, maxima and pooling: units pass where a result comes from one unit only."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
+from regrow.units.call import Call
 from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying
-from regrow.units.rules import Call, rule
-
-if TYPE_CHECKING:
-    from regrow.units.trace import Trace
+from regrow.units.record import Record
+from regrow.units.rules.registry import rule
 
 
 @rule(
     "sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "any", "all", "argmax",
     "argmin", "norm", "linalg_vector_norm", "logsumexp", "median", "aminmax", "count_nonzero", "nansum",
 )  # fmt: skip
-def reduce(trace: "Trace", call: Call) -> None:
+def reduce(record: Record, call: Call) -> None:
     """A value per position of the dimensions that stay."""
     source = call["self"]
     if isinstance(call.get("other"), Tensor):  # torch.max(a, b)
-        trace.leak_operator(call)
+        record.leak_operator(call)
         return
-    plane = trace.labels(source)
+    plane = record.labels(source)
     dims = _dims(call.get("dim"), plane.dim())
     met = meet(plane, dims)
     label = met.label
     if len(met.left):
         if len(core(label).unique()) > 1:  # several results of several units each: maxout, or a sum by groups
-            trace.units.join(met.left, met.right)
-            label = trace.units.find(label)
+            record.units.join(met.left, met.right)
+            label = record.units.find(label)
         else:
-            trace.leak("mix", f"{trace.where} makes one value of all units", units_in(plane), call.outputs)
+            record.leak("mix", f"{record.where} makes one value of all units", units_in(plane), call.outputs)
             label = constant(NONE, label.shape)
     label = label.clamp(min=NONE)
     for out in call.outputs:
         if out.dim() == label.dim():
-            trace.write(out, compress(label))
+            record.write(out, compress(label))
         else:
             kept = label
             for dim in sorted(dims, reverse=True):
                 kept = kept.select(dim, 0)
-            trace.write(out, compress(kept))
+            record.write(out, compress(kept))
 
 
 def _dims(dim: int | list[int] | None, total: int) -> list[int]:
@@ -49,16 +46,16 @@ def _dims(dim: int | list[int] | None, total: int) -> list[int]:
 
 
 @rule("_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "topk", "cummax", "cummin")
-def along(trace: "Trace", call: Call) -> None:
+def along(record: Record, call: Call) -> None:
     """Values along one dimension have an effect on each other."""
-    plane = trace.labels(call["self"])
+    plane = record.labels(call["self"])
     dim = call["dim"] % max(plane.dim(), 1)
     if dim in varying(plane) and has_units(plane):
-        trace.leak("mix", f"{trace.where} makes units depend on each other", units_in(plane), call.outputs)
+        record.leak("mix", f"{record.where} makes units depend on each other", units_in(plane), call.outputs)
         return
     for out in call.outputs:
         sizes = [size if place != dim else 1 for place, size in enumerate(plane.shape)]
-        trace.write(out, core(plane).expand(sizes).expand(out.shape).clamp(min=NONE))
+        record.write(out, core(plane).expand(sizes).expand(out.shape).clamp(min=NONE))
 
 
 @rule(
@@ -66,9 +63,9 @@ def along(trace: "Trace", call: Call) -> None:
     "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d",
     "adaptive_max_pool2d", "adaptive_max_pool3d", "mkldnn_max_pool2d", "fractional_max_pool2d",
 )  # fmt: skip
-def pool(trace: "Trace", call: Call) -> None:
+def pool(record: Record, call: Call) -> None:
     """Windows over the places behind batch and channel."""
-    _by_place(trace, call, call.inputs[0], first=-_places(call))
+    _by_place(record, call, call.inputs[0], first=-_places(call))
 
 
 @rule(
@@ -76,9 +73,9 @@ def pool(trace: "Trace", call: Call) -> None:
     "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d",
     "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
 )  # fmt: skip
-def upsample(trace: "Trace", call: Call) -> None:
+def upsample(record: Record, call: Call) -> None:
     """New places from old ones."""
-    _by_place(trace, call, call.inputs[0], first=-_places(call))
+    _by_place(record, call, call.inputs[0], first=-_places(call))
 
 
 def _places(call: Call) -> int:
@@ -86,13 +83,13 @@ def _places(call: Call) -> int:
     return next(number for number in (1, 2, 3) if f"{number}d" in call.name)
 
 
-def _by_place(trace: "Trace", call: Call, source: Tensor, first: int) -> None:
-    plane = trace.labels(source)
+def _by_place(record: Record, call: Call, source: Tensor, first: int) -> None:
+    plane = record.labels(source)
     if any(dim >= plane.dim() + first for dim in varying(plane)) and has_units(plane):
-        trace.leak("mix", f"{trace.where} mixes units that lie along its places", units_in(plane), call.outputs)
+        record.leak("mix", f"{record.where} mixes units that lie along its places", units_in(plane), call.outputs)
         return
     narrow = plane
     for dim in range(plane.dim() + first, plane.dim()):
         narrow = narrow.narrow(dim, 0, 1)
     for out in call.outputs:
-        trace.write(out, narrow.expand(out.shape).clamp(min=NONE))
+        record.write(out, narrow.expand(out.shape).clamp(min=NONE))

@@ -1,0 +1,277 @@
+"""What one labelled forward knows: rules read labels here, write those of results, and leave evidence."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regrow.units.call import Call
+from regrow.units.evidence import Claim, Leak, LeakKind
+from regrow.units.graph import Role
+from regrow.units.grouping import Evidence
+from regrow.units.labels import NONE, Met, Units, constant, core, has_units, meet, units_in
+from regrow.units.memory import Atlas, Memory
+from regrow.units.sightings import Watch
+
+
+class Record:
+    """What is known during a forward, and what it has shown.
+
+    Rules read labels with `labels`, write those of results with `write` or `place`, and leave evidence with `claim`,
+    `claim_outgoing`, `leak` and their kin. A parameter that a rule neither claims nor ignores counts as used in an
+    unknown way.
+
+    Args:
+        atlas: of the model's parameters and buffers.
+        parameters: names that are parameters.
+        watch: tells which module is running.
+    """
+
+    def __init__(self, atlas: Atlas, parameters: set[str], watch: Watch) -> None:
+        self.units = Units()
+        self.evidence = Evidence(self.units, watch.sightings)
+        self.where = ""
+        self._atlas = atlas
+        self._parameters = parameters
+        self._watch = watch
+        self._begun: dict[Any, Tensor] = {}
+        self._handled: set[int] = set()
+        self._passes = count()
+        self._pass = 0
+        self._memory = Memory(atlas, self.units)
+
+    def begin_pass(self) -> None:
+        """Forget what memory held. Units, claims and leaks stay."""
+        self._pass = next(self._passes)
+        self._memory = Memory(self._atlas, self.units)
+        self._watch.begin_pass(self._memory)
+
+    def end_pass(self, outputs: Iterable[Tensor], buffers: Iterable[str]) -> None:
+        """Note what reached the outputs, and what was kept in buffers."""
+        for output in outputs:
+            self.evidence.outputs.append(units_in(self.labels(output)))
+            self.evidence.returned |= self._memory.leaks(output)
+        for name in buffers:
+            statistic = any(claim.name == name and claim.role == "statistic" for claim in self.evidence.claims)
+            if not statistic and has_units(plane := self.labels(self._atlas.tensors[name])):
+                self._count(self.leak("state", f"{name} keeps it between forwards", units_in(plane), []))
+
+    def follow(self, call: Call, rule: Callable[["Record", Call], None] | None) -> None:
+        """Apply a rule to a call that has run, and account for whatever the rule leaves open."""
+        if not any(self.knows(tensor) for tensor in call.inputs) and rule is None:
+            return
+        self.where = f"{call.name} of {self._watch.module or 'the model'}"
+        self._handled = set()
+        if call.hides:
+            for tensor in call.inputs:
+                self.leave(tensor, self.where)
+            return
+        arriving = set().union(*(self._memory.leaks(tensor) for tensor in call.inputs))
+        if rule is None:
+            self.leak_operator(call)
+        else:
+            try:
+                rule(self, call)
+            except (RuntimeError, IndexError, KeyError, TypeError, ValueError) as error:
+                self._handled = set()
+                self.leak_operator(call, f"has a rule that cannot take this call ({error})")
+        for tensor in call.written:
+            if any(name in self._parameters for name in self._memory.owners(tensor)):
+                self._count(self.leak_parameter(tensor, f"is written by {self.where}", []))
+            self._memory.note_write(tensor)
+        results = [*call.outputs, *call.written]
+        if any(self._memory.owners(tensor) for tensor in call.inputs):
+            self.evidence.read |= arriving
+        for tensor in call.inputs:
+            if tensor.untyped_storage()._cdata not in self._handled and self._memory.owners(tensor):
+                arriving.add(self.leak_parameter(tensor, f"is used as a value by {self.where}", results))
+        if not results:
+            for tensor in call.inputs:
+                self.leave(tensor, self.where)
+            self._count(*arriving)
+        for tensor in results if arriving else ():
+            self._memory.note_leaks(tensor, arriving)
+
+    def leave(self, tensor: Tensor, where: str) -> None:
+        """Note that a value leaves for Python or NumPy, from where it cannot be followed."""
+        if has_units(plane := self.labels(tensor)):
+            self._count(self.leak("mix", f"{where} takes it out of the network", units_in(plane), []))
+        self._count(*self._memory.leaks(tensor))
+        if self.parameters(tensor):
+            self.leak_parameter(tensor, f"is taken out of the network by {where}")
+
+    # What rules read.
+
+    def labels(self, tensor: Tensor) -> Tensor:
+        """The unit of each element of a tensor."""
+        return self._memory.labels(tensor)
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether a tensor can hold anything of a unit or a parameter."""
+        return self._memory.knows(tensor)
+
+    def parameters(self, tensor: Tensor) -> list[str]:
+        """Names of the parameters whose elements a tensor holds unchanged: one, if it is a weight."""
+        if self._atlas.shares_memory(tensor) and self._atlas.window(tensor) is None:
+            return []  # another reading of its memory, as view_as_real gives
+        return [name for name in self._memory.owners(tensor) if name in self._parameters]
+
+    def owners(self, tensor: Tensor) -> list[str]:
+        """As `parameters`, with buffers."""
+        return self._memory.owners(tensor)
+
+    def addresses(self, tensor: Tensor) -> Tensor:
+        """Number of the parameter element in each element of a tensor, -1 for none."""
+        return self._memory.addresses(tensor)
+
+    # What rules write.
+
+    def write(self, tensor: Tensor, plane: Tensor) -> None:
+        """Set the labels of a result."""
+        self._memory.write(tensor, plane)
+
+    def write_addresses(self, tensor: Tensor, plane: Tensor) -> None:
+        """Declare that a result holds elements of parameters."""
+        self._memory.write_addresses(tensor, plane)
+
+    def place(
+        self,
+        out: Tensor,
+        labels: Callable[[], Tensor],
+        addresses: Callable[[], Tensor] | None,
+        sources: Sequence[Tensor],
+    ) -> None:
+        """Set the labels and addresses of a result that only moved elements, as a view or a copy."""
+        shared = {source.untyped_storage()._cdata for source in sources}
+        if out.untyped_storage()._cdata in shared:
+            self._memory.note_view(out, labels)
+            return
+        self._memory.write(out, labels())
+        if addresses is not None and any(self._memory.owners(source) for source in sources):
+            found = addresses()
+            if bool((core(found) >= 0).all()):
+                self._memory.write_addresses(out, found)
+                return
+            for source in sources:
+                if self.parameters(source):
+                    self.leak_parameter(source, f"is put beside other values by {self.where}", [out])
+
+    def note_copy(self, out: Tensor, source: Tensor) -> None:
+        """Declare that a result holds the very contents of a source."""
+        self._memory.note_copy(out, source)
+
+    def ignore(self, *tensors: Tensor) -> None:
+        """Declare that the use of parameters among these is accounted for."""
+        self._handled.update(tensor.untyped_storage()._cdata for tensor in tensors)
+
+    def begin(self, weight: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Units that a weight makes, one per position of some dimensions; the other dimensions have size 1.
+
+        The same part of the same parameter makes the same units whenever it is used.
+        """
+        window = self._atlas.window(weight)
+        sizes = [size if dim in dims else 1 for dim, size in enumerate(weight.shape)]
+        key: Any
+        if window is None:
+            addresses = self.addresses(weight).contiguous()
+            key = dims, tuple(weight.shape), addresses.numpy().tobytes()
+        else:
+            offset, shape, strides = window.place
+            # A weight that is expanded along a dimension makes the same units everywhere along it.
+            sizes = [size if strides[dim] or size == 1 else 1 for dim, size in enumerate(sizes)]
+            axes = [(strides[dim], shape[dim]) for dim in range(len(shape)) if shape[dim] > 1 and strides[dim]]
+            across = [axis for axis in axes if axis in [(strides[dim], shape[dim]) for dim in dims]]
+            key = window.name, offset, tuple(across), tuple(sorted(set(axes) - set(across)))
+        if key not in self._begun:
+            self._begun[key] = self.units.new(torch.Size(sizes).numel())
+        return self._begun[key].view(sizes)
+
+    def claim(self, weight: Tensor, role: Role, plane: Tensor, fresh: float | None = None, **seen: Any) -> None:
+        """Note that a parameter's elements play a role to the units in a plane of the weight's shape."""
+        self.ignore(weight)
+        expanded = [dim for dim in range(weight.dim()) if weight.stride(dim) == 0 and weight.size(dim) > 1]
+        if expanded:
+            met = meet(plane, expanded)
+            if role in ("incoming", "outgoing"):
+                self.units.join(met.left, met.right)
+            elif bool(core(met.several).any()):
+                self.leak_parameter(weight, f"is shared by several units in {self.where}")
+                return
+            self.block(units_in(met.label[met.foreign]), f"{self.where} also multiplies other values")
+            plane = met.label
+            for dim in expanded:
+                weight = weight.narrow(dim, 0, 1)
+        window = self._atlas.window(weight)
+        if window is not None:
+            if (window.name in self._parameters) == (role != "statistic"):
+                self.evidence.claims.append(Claim(window.name, role, window.place, plane, fresh, **seen))
+            return
+        addresses = self.addresses(weight)
+        for name in self._memory.owners(weight):
+            if (name in self._parameters) == (role != "statistic"):
+                place = addresses - self._atlas.start[name]
+                self.evidence.claims.append(Claim(name, role, place, plane, fresh, **seen))
+
+    def claim_outgoing(self, weight: Tensor, met: Met, plane: Tensor, value: Tensor) -> None:
+        """Note that a weight multiplies units. Units that it multiplies alike become one.
+
+        Args:
+            weight: view of a parameter.
+            met: what each input of the weight is, over everything that the weight is applied to.
+            plane: the same, of the weight's shape.
+            value: what it multiplies.
+        """
+        self.units.join(met.left, met.right)
+        self.block(
+            units_in(met.label[met.foreign]), f"what {self.where} multiplies it by also multiplies values of no unit"
+        )
+        number = self._memory.value(value) if has_units(plane) else -1
+        seen = tuple(self._watch.places_of(number, value.numel())) if has_units(plane) else ()
+        self.claim(
+            weight,
+            "outgoing",
+            self.units.find(plane),
+            value=(self._pass, number),
+            sightings=seen,
+            near=tuple(self._watch.inputs()),
+        )
+
+    def leak(self, kind: LeakKind, reason: str, units: Tensor, results: Iterable[Tensor]) -> int:
+        """Note that units have an effect on results beyond their labels. It counts if it reaches an output."""
+        number = self.evidence.note(Leak(kind, reason, units))
+        for result in results:
+            self._memory.note_leaks(result, [number])
+        return number
+
+    def leak_operator(self, call: Call, problem: str = "has no rule yet") -> None:
+        """Note that it is not known what an operator does. Its results carry no labels."""
+        units = [units_in(self.labels(tensor)) for tensor in call.inputs]
+        results = [*call.outputs, *call.written]
+        if any(len(found) for found in units):
+            self.leak("operator", f"{self.where} {problem}", torch.cat(units).unique(), results)
+        for result in results:
+            self.write(result, constant(NONE, result.shape))
+
+    def leak_parameter(self, weight: Tensor, reason: str, results: Iterable[Tensor] | None = None) -> int:
+        """Note that a parameter has an effect in no known role. It counts if it reaches an output, at once if the
+        results are not given.
+        """
+        self.ignore(weight)
+        number = -1
+        for name in self._memory.owners(weight):
+            number = self.evidence.note(Leak("value", f"{name} {reason}", constant(NONE, (0,)), name))
+            if results is None:
+                self._count(number)
+            for result in results or ():
+                self._memory.note_leaks(result, [number])
+        return number
+
+    def block(self, units: Tensor, reason: str) -> None:
+        """Note that units cannot be replaced, whatever becomes of their effect."""
+        if len(units):
+            self._count(self.leak("mix", reason, units, []))
+
+    def _count(self, *leaks: int) -> None:
+        self.evidence.counted.update(leaks)
