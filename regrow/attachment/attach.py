@@ -96,7 +96,7 @@ def attach(
 
 
 def _methods(method: Method | str | Sequence[Method | str]) -> list[Method]:
-    several = list(method) if isinstance(method, list | tuple) else [method]
+    several: Sequence[Any] = list(method) if isinstance(method, list | tuple) else [method]
     methods = [method_named(item) if isinstance(item, str) else item for item in several]
     if not methods:
         raise ConfigError("attach() got an empty list of methods; give one, for example regrow.ContinualBackprop().")

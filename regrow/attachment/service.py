@@ -1,6 +1,6 @@
 """Which groups are served, and why the others are not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -21,8 +21,8 @@ class Request:
     Module names choose units by producer and parameters by owner; predicates choose units only.
     """
 
-    include: Sequence[Choice] | None
-    exclude: Sequence[Choice]
+    include: tuple[Choice, ...] | None
+    exclude: tuple[Choice, ...]
     init: Init
     strict: bool
     include_coupled: bool
@@ -45,8 +45,9 @@ class Request:
 
     def wants_parameter(self, name: str) -> bool:
         """Whether a parameter is chosen by the module names."""
-        includes = None if self.include is None else [choice for choice in self.include if isinstance(choice, str)]
-        included = not includes or any(_is_within(name, choice) for choice in includes)
+        includes = [choice for choice in self.include or () if isinstance(choice, str)]
+        # Predicates alone say nothing about parameters; an empty list leaves all out.
+        included = (not includes and self.include != ()) or any(_is_within(name, choice) for choice in includes)
         return included and not any(isinstance(choice, str) and _is_within(name, choice) for choice in self.exclude)
 
 

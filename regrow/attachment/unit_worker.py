@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from regrow.attachment.hooks import Switch, TapReader
-from regrow.errors import ConfigError
+from regrow.errors import ConfigError, StateError
 from regrow.methods.method import UnitMethod
 from regrow.units.graph import Tap, UnitGroup
 from regrow.units.initial import Init, law_for
@@ -77,6 +77,21 @@ class Site:
             self.state = {key: value.to(device) for key, value in self.state.items()}
             self.born, self.not_finite = self.born.to(device), self.not_finite.to(device)
 
+    def follow_model(self) -> None:
+        """Take the buffers that the model has now: moving it puts new ones in the place of the old.
+
+        Raises:
+            StateError: another parameter has been put in the place of one.
+        """
+        for region in (*self._incoming, *self._outgoing, *self._resting):
+            present = _tensor(self._model, region.part.parameter)
+            if region.part.role != "statistic" and present is not region.tensor:
+                raise StateError(
+                    f"{region.part.parameter} is not the parameter that it was at attach(), so group "
+                    f"{self.group.name!r} cannot be replaced. After exchanging a layer, detach() and attach() anew."
+                )
+            region.tensor = present
+
     def has_gradient(self) -> bool:
         """Whether the last backward pass reached the group's incoming weights."""
         return any(region.tensor.grad is not None for region in self._incoming)
@@ -131,8 +146,6 @@ class Site:
         for region in self._recurrent:
             region.fill(units, 0.0)
         for region in self._resting:
-            # Moving a model to another device or type puts new buffers in the place of the old ones.
-            region.tensor = _tensor(self._model, region.part.parameter)
             region.restore(units)
         if optimizer is not None:
             for region in (*self._incoming, *self._resting):
@@ -177,6 +190,7 @@ class UnitWorker:
             site.follow_device()
             self._observe(site)
             if due:
+                site.follow_model()
                 chosen.append((site, self._choose(site, due)))
         # All outgoing weights first: where one is also the incoming weight of another newborn, the re-draw wins.
         for site, units in chosen:
@@ -215,8 +229,7 @@ class UnitWorker:
 
 def _tensor(model: nn.Module, name: str) -> Tensor:
     owner, _, attribute = name.rpartition(".")
-    tensor = getattr(model.get_submodule(owner), attribute)
-    assert isinstance(tensor, Tensor)
+    tensor: Tensor = getattr(model.get_submodule(owner), attribute)
     return tensor
 
 

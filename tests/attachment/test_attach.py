@@ -94,13 +94,14 @@ def test_parameters_of_no_unit_are_listed_with_their_reasons() -> None:
 
 
 def test_names_choose_the_parameters_of_a_weight_method() -> None:
-    model, optimizer, _ = _attached(regrow.L2(1.0), include=["2"])
-    before = [p.detach().clone() for p in model.parameters()]
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    changed = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
-    assert changed == [False, False, True, True, False, False]
+    for include, expected in ((["2"], [False, False, True, True, False, False]), ([], [False] * 6)):
+        model, optimizer, _ = _attached(regrow.L2(1.0), include=include)
+        before = [p.detach().clone() for p in model.parameters()]
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        changed = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
+        assert changed == expected
 
 
 def test_backprop_changes_nothing() -> None:

@@ -116,3 +116,23 @@ def test_statistics_are_restored_in_a_model_that_was_moved() -> None:
     units = [event.unit for event in plastic.events]
     assert len(units) == 4
     assert not model[1].running_mean[units].any() and (model[1].running_var[units] == 1).all()
+
+
+def test_a_layer_that_was_exchanged_is_noticed() -> None:
+    """As when a class is added: the old layer is nobody's, the new one would keep reading newborns."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(0.5, 0), example=torch.randn(4, 5))
+    model(torch.randn(4, 5)).sum().backward()
+    optimizer.step()
+    model[2] = nn.Linear(8, 3)
+    optimizer.add_param_group({"params": model[2].parameters()})
+    model(torch.randn(4, 5)).sum().backward()
+    with pytest.raises(regrow.RegrowError, match=r"2.weight is not the parameter that it was at attach\(\)"):
+        optimizer.step()
+    plastic.detach()
+    plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(0.5, 0), example=torch.randn(4, 5))
+    model(torch.randn(4, 5)).sum().backward()
+    optimizer.step()
+    assert not model[2].weight[:, [event.unit for event in plastic.events]].any()
