@@ -28,7 +28,7 @@ class ContinualBackprop(UnitMethod, name="cbp"):
         utility_rule: "contribution" (Eq. 1) or "adaptable_contribution".
         weight_sums: "when_due" (default) averages the activations and multiplies them by the weight sums of the
             moment when a replacement is due, which costs almost nothing; "each_step" averages the product, as
-            Eq. 1 has it and the studies do.
+            Eq. 1 has it and the studies do. On permuted digits the two keep the same accuracy (docs/studies).
     """
 
     decay_rate: float = 0.99

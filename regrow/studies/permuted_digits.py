@@ -43,7 +43,9 @@ class PermutedDigits(Study, name="permuted-digits"):
         "smoke": Scale("seconds: 4 tasks of 600 images, 2 seeds, to see that it works", range(2), _SMOKE),
         "laptop": Scale("minutes: 200 tasks of 5,391 images, 5 seeds", range(5), _PROBLEM),
         # Seeds that no figure uses, so that nothing is chosen on what it is judged by.
-        "search": Scale("ten minutes: the settings of l2 and shrink-and-perturb to choose from", _SEARCH, _PROBLEM),
+        "search": Scale(
+            "minutes: settings of l2 and shrink-and-perturb to choose from, two forms of cbp", _SEARCH, _PROBLEM
+        ),
     }
     missing_scales = {
         "paper": "the article has no such experiment; its nearest is Online Permuted MNIST.",
@@ -82,8 +84,13 @@ class PermutedDigits(Study, name="permuted-digits"):
 def _candidates() -> dict[str, tuple[Method, ...]]:
     strengths = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
     decays, noises = (1e-2, 3e-3, 1e-3, 1e-4), (3e-3, 1e-3, 3e-4, 1e-4)
-    return {f"l2 {strength:g}": (L2(strength),) for strength in strengths} | {
-        f"shrink {decay:g} perturb {noise:g}": (ShrinkAndPerturb(decay, noise, period=100),)
-        for decay in decays
-        for noise in noises
+    return {
+        "cbp each step": (ContinualBackprop(weight_sums="each_step"),),
+        "cbp when due": (ContinualBackprop(weight_sums="when_due"),),
+        **{f"l2 {strength:g}": (L2(strength),) for strength in strengths},
+        **{
+            f"shrink {decay:g} perturb {noise:g}": (ShrinkAndPerturb(decay, noise, period=100),)
+            for decay in decays
+            for noise in noises
+        },
     }
