@@ -43,6 +43,8 @@ def measure(
     Args:
         model: the network; left as it was.
         batch: a tensor, a tuple of positional or a dict of keyword arguments, or a callable that takes the model.
+            The article takes 2,000 random images of the coming task (Online Permuted MNIST) or 1,000 (CIFAR-100);
+            with fewer samples than units the ranks are cut off.
         graph: the network's units, if they are known already.
         dormant_threshold: a unit is dormant if it fires in less than this share of the observations.
 

@@ -306,3 +306,30 @@ def test_a_failed_attach_leaves_nothing_behind() -> None:
     assert not optimizer._optimizer_step_post_hooks and not optimizer._optimizer_step_pre_hooks
     assert not any(module._forward_pre_hooks for module in model.modules())
     regrow.attach(model, optimizer, "cbp", example=batch(0)[0])
+
+
+class PreNorm(nn.Module):
+    """A residual stream of two producers behind a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.up, self.down, self.out = (nn.Linear(*ends) for ends in ((20, 16), (16, 8), (8, 16), (16, 5)))
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stream = self.inside(x)
+        stream = stream + self.down(torch.relu(self.up(self.norm(stream))))
+        return self.out(self.norm(stream))
+
+
+def test_a_coupled_stream_of_several_layers_is_served_on_request_only() -> None:
+    torch.manual_seed(0)
+    _, _, plastic = _attached(model=PreNorm(), example=batch(0)[0])
+    assert [group.name for group in plastic.groups] == ["up"]
+    assert "made by several layers and coupled: include_coupled=True serves it" in str(plastic)
+
+    method = regrow.ContinualBackprop(0.05, 2)
+    model, optimizer, plastic = _attached(method, model=PreNorm(), example=batch(0)[0], include_coupled=True)
+    assert [group.name for group in plastic.groups] == ["inside", "up"]
+    train(model, optimizer, 60)
+    assert {event.group for event in plastic.events} == {"inside", "up"}
