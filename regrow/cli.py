@@ -3,6 +3,7 @@
 Everything heavy is imported by the command that needs it, so that `regrow --help` answers at once.
 """
 
+import io
 import os
 import re
 import shlex
@@ -38,9 +39,8 @@ app = App(
 _WIDE = 170  # columns that the table of results needs as a whole
 _LESSER = ("Seeds", "Effective", "Mean", "Seconds")
 # A log or a pipe has no width: nothing in it need be cut.
-console = Console(
-    highlight=False, markup=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "200"))
-)
+_has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+console = Console(highlight=False, markup=False, width=None if _has_width else 200)
 
 
 @app.command
@@ -86,9 +86,9 @@ def run(
     if dry_run:
         for spec in specs:
             folder = RunFolder(out / spec.study / spec.key)
-            state = folder.state() if folder.path.exists() else "waiting"
             console.print(
-                f"{folder.path}  {spec.method}, seed {spec.seed}, {spec.engine} engine: {state}", soft_wrap=True
+                f"{folder.path}  {spec.method}, seed {spec.seed}, {spec.engine} engine: {folder.state()}",
+                soft_wrap=True,
             )
         return 0
 
@@ -219,10 +219,11 @@ def _announce(study: "Study", specs: "list[RunSpec]", out: Path, workers: int) -
         raise ConfigError("This shard has no run in it: give fewer shards, or more seeds.")
     first = specs[0]
     methods = list(dict.fromkeys(spec.method for spec in specs))
-    seeds = len({spec.seed for spec in specs})
+    count = len({spec.seed for spec in specs})
+    seeds = f"{count} seed{'s' if count > 1 else ''}"
     console.print(f"{study.name}, {first.scale}: {study.summary}", style="bold", soft_wrap=True)
     console.print(f"  data      {study.origin(first.problem)}", soft_wrap=True)
-    console.print(f"  runs      {len(specs)}: {', '.join(methods)}; {seeds} seeds; {first.tasks} tasks", soft_wrap=True)
+    console.print(f"  runs      {len(specs)}: {', '.join(methods)}; {seeds}; {first.tasks} tasks", soft_wrap=True)
     console.print(f"  engine    {_engines(specs)}", soft_wrap=True)
     console.print(f"  folder    {out / study.name}", soft_wrap=True)
     console.print(f"  workers   {min(workers, len(specs))}, one core each")
@@ -244,19 +245,19 @@ def _engines(specs: "list[RunSpec]") -> str:
 def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> None:
     """Draw all runs of a study at one scale, as far as they have come."""
     from regrow.experiments.results import read_curves
-    from regrow.experiments.store import RunFolder
+    from regrow.experiments.store import RunFolder, make_folder
     from regrow.report import summary
     from regrow.report.curves import settle
     from regrow.report.page import write_report
 
     first = specs[0]
     folders = [RunFolder(out / spec.study / spec.key) for spec in specs]
-    curves = read_curves(folder for folder in folders if folder.path.exists())
+    curves = read_curves(folder for folder in folders if folder.state() != "waiting")
     if curves.is_empty():
         console.print(f"There is nothing to report yet on {first.study}, {first.scale}.")
         return
     place = out / first.study / first.scale
-    place.mkdir(exist_ok=True)
+    make_folder(place)
     picture, page = write_report(
         place,
         curves,
@@ -308,7 +309,7 @@ def _command_for(specs: "list[RunSpec]") -> str:
     first = specs[0]
     seeds = sorted({spec.seed for spec in specs})
     words = ["regrow", "run", first.study, "--scale", first.scale]
-    words += ["--seeds", str(len(seeds)) if seeds[0] == 0 else f"{seeds[0]}:{seeds[-1] + 1}"]
+    words += ["--seeds", f"{seeds[0]}:{seeds[-1] + 1}" if seeds[0] else str(seeds[-1] + 1)]
     words += ["--methods", ",".join(dict.fromkeys(spec.method for spec in specs))]
     if all(spec.engine == "plain" for spec in specs):
         words += ["--engine", "plain"]
@@ -342,6 +343,9 @@ def _command() -> str:
 
 def main() -> None:
     """Entry point: what regrow raises on purpose becomes one message on standard error, and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # "→" must stop no command on a terminal that cannot show it
+            stream.reconfigure(errors="replace")
     try:
         code = app(sys.argv[1:], exit_on_error=False, result_action="return_value")
     except RegrowError as error:

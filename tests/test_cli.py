@@ -2,11 +2,13 @@
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 120
 
 
-def begin(*words):
+def begin(*words, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "regrow.cli", *map(str, words)],
         cwd=ROOT,
@@ -26,13 +28,13 @@ def begin(*words):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {"COLUMNS": "200"},
+        env=os.environ | {"COLUMNS": "200"} | environment,
     )
 
 
-def regrow(*words):
+def regrow(*words, **environment):
     """Exit code, standard output and standard error of a command."""
-    process = begin(*words)
+    process = begin(*words, **environment)
     output, errors = process.communicate(timeout=LIMIT)
     return process.returncode, output, errors
 
@@ -106,6 +108,25 @@ def test_watch_shows_all_runs_and_ends_when_they_are_done(smoke):
         assert (code, errors) == (0, "")
         assert len(re.findall(r" done +4/4 ", output)) == 10
         assert "10 done" in output
+
+
+def test_a_terminal_that_cannot_show_every_character_gets_the_rest(smoke):
+    code, output, errors = regrow("report", smoke[0], PYTHONIOENCODING="ascii", COLUMNS="wide")
+    assert (code, errors) == (0, "")
+    assert "online accuracy, first ? last 2 tasks, 2 seeds." in output
+
+
+def test_watch_on_a_terminal(smoke):
+    """Also where it is far too small."""
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (5, 40))
+    done = subprocess.run(
+        [sys.executable, "-m", "regrow.cli", "watch", smoke[0]], cwd=ROOT, stdin=end, stdout=end, stderr=end
+    )
+    os.close(end)
+    assert done.returncode == 0
+    assert b"10 done" in os.read(terminal, 1 << 16)
+    os.close(terminal)
 
 
 def test_dry_run_writes_nothing(smoke, tmp_path):

@@ -1,9 +1,10 @@
 """A tree of tensors and plain values in one safetensors file.
 
-The tensors and the tree that names them lie in the same file, so the two can never disagree, and reading it
-executes nothing. The same tree gives the same bytes.
+The tensors and the tree that names them lie in the same file, so the two can never disagree, with a digest of both, so
+that no changed bit is taken for a state; reading it executes nothing. The same tree gives the same bytes.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ def encode(tree: Any) -> bytes:
         StateError: something else is in it.
     """
     tensors: dict[str, torch.Tensor] = {}
-    skeleton = _fold(tree, "state", tensors)
-    return save(tensors, metadata={"tree": json.dumps(skeleton, separators=(",", ":"))})
+    skeleton = json.dumps(_fold(tree, "state", tensors), separators=(",", ":"))
+    # In one entry, since safetensors writes several in any order.
+    return save(tensors, metadata={"tree": f"{_digest(skeleton, tensors)} {skeleton}"})
 
 
 def decode(path: Path) -> Any:
@@ -37,8 +39,11 @@ def decode(path: Path) -> Any:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            skeleton = json.loads(file.metadata()["tree"])
-            return _unfold(skeleton, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            digest, _, skeleton = file.metadata()["tree"].partition(" ")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _digest(skeleton, tensors) != digest:
+            raise ValueError("its content is not what was written")
+        return _unfold(json.loads(skeleton), tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise StoreError(
             f"{path} is damaged and cannot be resumed from ({error}): delete the folder {path.parent} to run it again."
@@ -66,6 +71,14 @@ def _fold(value: Any, place: str, tensors: dict[str, torch.Tensor]) -> Any:
     raise StateError(
         f"{place} is a {type(value).__name__}: a checkpoint holds tensors, numbers, str, bool, None, dicts and lists."
     )
+
+
+def _digest(skeleton: str, tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(skeleton.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _unfold(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -95,12 +95,14 @@ class _Worker:
     def __init__(self) -> None:
         self.job: Job | None = None
         self._received = b""
+        # With -P, it imports what this process would, and nothing that only happens to lie in the current folder.
+        modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
         # In a process group of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "regrow.experiments.worker"],
+            [sys.executable, "-P", "-m", "regrow.experiments.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | _ONE_THREAD,
+            env=os.environ | _ONE_THREAD | {"PYTHONPATH": modules},
             bufsize=0,
             process_group=0,
         )

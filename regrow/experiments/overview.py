@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from regrow.experiments.results import read_rows
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.store import Row, RunFolder, State, find_folders
 
@@ -37,7 +38,8 @@ def overview(place: Path) -> tuple[Table, bool]:
             _percent(row, "accuracy"),
             _percent(row, "dormant"),
         )
-    table.caption = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    # Above the runs, where a terminal of few lines shows it.
+    table.title = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     return table, counts.keys() <= {"done", "failed"}
 
 
@@ -46,13 +48,10 @@ def _order(spec: RunSpec) -> tuple[str, str, str, int]:
 
 
 def _last_row(folder: RunFolder) -> Row | None:
-    if folder.is_done():
-        from regrow.experiments.results import read_finished
-
-        return read_finished(folder).row(-1, named=True)
-    rows = folder.rows()
-    return rows[-1] if rows else None
+    rows = read_rows(folder)
+    return None if rows.is_empty() else rows.row(-1, named=True)
 
 
 def _percent(row: Row | None, name: str) -> str:
-    return f"{100 * row[name]:.1f} %" if row and name in row else ""
+    value = row.get(name) if row else None
+    return "" if value is None else f"{100 * value:.1f} %"

@@ -1,10 +1,10 @@
 """The rows of many runs in one table, finished or not."""
 
+import io
 from collections.abc import Iterable
 
 import polars as pl
 
-from regrow.errors import StoreError
 from regrow.experiments.store import RunFolder
 
 
@@ -24,24 +24,25 @@ def read_curves(folders: Iterable[RunFolder]) -> pl.DataFrame:
 
 def _read(folder: RunFolder) -> pl.DataFrame:
     spec = folder.spec()
-    rows = read_finished(folder) if folder.is_done() else pl.DataFrame(folder.rows(), infer_schema_length=None)
+    rows = read_rows(folder)
     if rows.is_empty():
         return rows
-    timings = pl.DataFrame(folder.timings()).select("task", pl.col("seconds").cum_sum())
+    # A row that is missing leaves `seconds` empty: they are no result.
+    schema = {"task": pl.Int64, "seconds": pl.Float64}
+    timings = pl.DataFrame(folder.timings(), schema=schema).with_columns(pl.col("seconds").cum_sum())
     named = {"study": spec.study, "scale": spec.scale, "method": spec.method, "seed": spec.seed, "engine": spec.engine}
     own = pl.DataFrame([named])
     return own.join(rows.join(timings, on="task", how="left"), how="cross")
 
 
-def read_finished(folder: RunFolder) -> pl.DataFrame:
-    """Read the curve of a run that is done.
+def read_rows(folder: RunFolder) -> pl.DataFrame:
+    """Read the rows of one run, whether it is running, stopped or done; none if it has not begun.
 
     Raises:
-        StoreError: it is damaged.
+        StoreError: the folder is damaged.
     """
-    try:
-        return pl.read_parquet(folder.parquet)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise StoreError(
-            f"{folder.parquet} is damaged ({error}): delete the folder {folder.path} to run it again."
-        ) from error
+    if not folder.is_done():
+        rows = folder.rows()
+        if not folder.is_done():  # else it ended meanwhile, and its rows may have been gone already
+            return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.read_parquet(io.BytesIO(folder.finished()))

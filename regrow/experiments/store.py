@@ -5,7 +5,7 @@
         curve.jsonl             one row a task while running; timing.jsonl likewise, with what depends on the machine
         checkpoint.safetensors  the learner after some task; the rows after that task are dropped at resume
         curve.parquet           the rows, when done
-        DONE                    written last, names the versions
+        DONE                    written last, holds the digest of the curve and the versions
         error.txt               the traceback of an attempt that failed
         lock                    held (flock) by the process that runs it
 
@@ -13,6 +13,7 @@ A resumed run leaves the same bytes as an undisturbed one, in all but `timing.js
 """
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -20,7 +21,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import regrow
 from regrow.errors import StoreError
@@ -72,11 +73,8 @@ class RunFolder:
             StoreError: it cannot be written, or what is there belongs to another spec.
         """
         folder = cls(out / spec.study / spec.key)
-        try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(folder.path, error) from error
-        if (folder.path / "spec.json").exists():
+        make_folder(folder.path)
+        if _exists(folder.path / "spec.json"):
             folder.spec()
         else:
             write_atomically(folder.path / "spec.json", spec.to_json())
@@ -103,40 +101,54 @@ class RunFolder:
         Raises:
             StoreError: it is marked as done, but its curve is gone.
         """
-        if self._done.exists() and not self.parquet.exists():
+        done = _exists(self._done)
+        if done and not _exists(self.parquet):
             raise _damaged(self._done, f"it says that the run is done, but {self.parquet.name} is missing")
-        return self._done.exists()
+        return done
 
     def state(self) -> State:
-        """How the run stands."""
-        if self._done.exists():
+        """How the run stands. Writes nothing; a folder that is not there yet is "waiting".
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        if _exists(self._done):
             return "done"
-        with self._flock(fcntl.LOCK_SH) as free:
-            if not free:
-                return "running"
-        if self._error.exists():
+        try:
+            lock = open(self.path / "lock", "rb")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise _unreadable(self.path / "lock", error) from error
+        else:
+            with lock:
+                if not _flock(lock, fcntl.LOCK_SH):
+                    return "running"
+        if _exists(self._error):
             return "failed"
-        return "stopped" if self._curve.exists() else "waiting"
+        return "stopped" if _exists(self._curve) else "waiting"
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
-        """Hold the run for oneself: True, or False if another process holds it. Its death releases it."""
-        with self._flock(fcntl.LOCK_EX) as free:
-            if free:
-                for leftover in self.path.glob(".*.tmp"):
-                    leftover.unlink(missing_ok=True)
-                self._error.unlink(missing_ok=True)
-            yield free
+        """Hold the run for oneself: True, or False if another process holds it. Its death releases it.
 
-    @contextmanager
-    def _flock(self, kind: int) -> Iterator[bool]:
-        with open(self.path / "lock", "ab") as file:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True  # closing the file releases it
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        place = self.path / "lock"
+        try:
+            lock = open(place, "ab")
+        except OSError as error:
+            raise _unwritable(place, error) from error
+        with lock:  # closing the file releases it
+            free = _flock(lock, fcntl.LOCK_EX)
+            if free:
+                for place in (self._error, *self.path.glob(".*.tmp")):
+                    try:
+                        place.unlink(missing_ok=True)
+                    except OSError as error:
+                        raise _unwritable(place, error) from error
+            yield free
 
     def resume(self) -> tuple[int, Any]:
         """Bring the rows back to the last checkpoint.
@@ -149,13 +161,12 @@ class RunFolder:
         """
         from regrow.experiments.checkpoint import decode
 
-        task, state = 0, None
-        if self._checkpoint.exists():
+        saved: Row = {"task": 0, "rows": None, "state": None}
+        if _exists(self._checkpoint):
             saved = decode(self._checkpoint)
-            task, state = saved["task"], saved["state"]
-        _keep_rows(self._curve, task)
-        _keep_rows(self._timing, task)
-        return task, state
+        _keep_rows(self._curve, saved["task"], saved["rows"])
+        _keep_rows(self._timing, saved["task"])
+        return saved["task"], saved["state"]
 
     def append(self, row: Row, timing: Row) -> None:
         """Add the row of one task, and what its machine needed for it."""
@@ -173,7 +184,8 @@ class RunFolder:
         for place in (self._curve, self._timing):  # a checkpoint must not outlive the rows before it
             if place.exists():
                 _sync(place)
-        write_atomically(self._checkpoint, encode({"task": task, "state": state}))
+        rows = _digest(b"".join(_whole_lines(self._curve)))
+        write_atomically(self._checkpoint, encode({"task": task, "rows": rows, "state": state}))
 
     def rows(self) -> list[Row]:
         """The whole rows of a run that is not done, as they are now.
@@ -204,8 +216,24 @@ class RunFolder:
         polars.DataFrame(self.rows()).write_parquet(buffer)
         write_atomically(self.parquet, buffer.getvalue())
         versions = {"regrow": regrow.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        write_atomically(self._done, json.dumps(versions).encode() + b"\n")
+        done = {"curve": _digest(buffer.getvalue())} | versions
+        write_atomically(self._done, json.dumps(done).encode() + b"\n")
         self._curve.unlink(missing_ok=True)
+
+    def finished(self) -> bytes:
+        """What is in the `curve.parquet` of a run that is done.
+
+        Raises:
+            StoreError: it is not as it was written.
+        """
+        data = _read(self.parquet)
+        try:
+            expected = json.loads(_read(self._done))["curve"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(self._done, f"it has no digest of {self.parquet.name}") from error
+        if _digest(data) != expected:
+            raise _damaged(self.parquet, f"it is not what was written when the run was done ({self._done.name})")
+        return data
 
     def fail(self, traceback: str) -> None:
         """Keep the traceback of an attempt that failed."""
@@ -213,7 +241,7 @@ class RunFolder:
 
 
 def find_folders(place: Path) -> list[RunFolder]:
-    """The run folders in a folder, or one below it (`runs`, `runs/permuted-digits` or a run's own).
+    """The run folders in a folder, or one below it (`runs`, `runs/permuted-digits` or a run's own), with whole paths.
 
     Raises:
         StoreError: there is none.
@@ -221,15 +249,30 @@ def find_folders(place: Path) -> list[RunFolder]:
     found = sorted({file.parent for depth in ("", "*/", "*/*/") for file in place.glob(f"{depth}spec.json")})
     if not found:
         raise StoreError(f"There are no runs in {place}: give the folder that `regrow run` wrote, such as runs.")
-    return [RunFolder(path) for path in found]
+    # Whole, for a run is known by the names of its folders, and "." has none.
+    return [RunFolder(Path(os.path.abspath(path))) for path in found]
 
 
-def _keep_rows(path: Path, count: int) -> None:
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _keep_rows(path: Path, count: int, digest: str | None = None) -> None:
     """Drop what follows the first `count` rows, the torn line of a killed run included."""
     lines = _whole_lines(path)
     _check_rows(path, lines[:count])
     if len(lines) < count:
         raise _damaged(path, f"it has {len(lines)} rows and its checkpoint needs {count}")
+    if digest is not None and _digest(b"".join(lines[:count])) != digest:
+        raise _damaged(path, "its rows are not those that were there when its checkpoint was saved")
     try:
         if path.exists():
             os.truncate(path, sum(map(len, lines[:count])))
@@ -256,7 +299,12 @@ def _check_rows(path: Path, lines: list[bytes]) -> list[Row]:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    lines = _read(path).splitlines(keepends=True) if path.exists() else []
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:  # not begun, or ended just now
+        return []
+    except OSError as error:
+        raise _unreadable(path, error) from error
     return lines[:-1] if lines and not lines[-1].endswith(b"\n") else lines
 
 
@@ -264,13 +312,38 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be read ({error.strerror}): delete the folder {path.parent} to run it again."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # above all, a folder that may not be searched
+        raise _unreadable(path, error) from error
+
+
+def _flock(file: IO[bytes], kind: int) -> bool:
+    """Lock a file unless another process has; says whether it is locked."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _damaged(path: Path, what: str) -> StoreError:
     return StoreError(f"{path} is damaged: {what}. Delete the folder {path.parent} to run it again.")
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    what = "make it readable, or delete" if isinstance(error, PermissionError) else "delete"
+    return StoreError(
+        f"{path} cannot be read ({error.strerror or error}): {what} the folder {path.parent} to run it again."
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:

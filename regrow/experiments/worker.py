@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from regrow.experiments.store import Row, RunFolder
 
@@ -40,8 +40,11 @@ def _take_over_output() -> Callable[[Message], None]:
 
     def send(message: Message) -> None:
         data = json.dumps(message).encode() + b"\n"
-        while data:
-            data = data[os.write(pipe, data) :]
+        try:
+            while data:
+                data = data[os.write(pipe, data) :]
+        except BrokenPipeError:
+            _leave()
 
     return send
 
@@ -49,6 +52,10 @@ def _take_over_output() -> Callable[[Message], None]:
 def _listen(jobs: "queue.SimpleQueue[Message]") -> None:
     for line in sys.stdin:
         jobs.put(json.loads(line))
+    _leave()
+
+
+def _leave() -> NoReturn:
     # The supervisor ended, or was killed. A run may be cut at any moment, so there is nothing to tidy up.
     os._exit(0)
 

@@ -32,6 +32,10 @@ def compiled(function: Function) -> Function:
     # Numba takes machine code on disk for current as long as the function's own file has not changed, although the
     # code of other files' functions is in it. A name that changes with any of them keeps old code from being found.
     function.__qualname__ += f"_{_sources}"
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "reassoc"}, "cache": True}
-    result: Function = numba.njit(**options)(function)
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "reassoc"}}
+    result: Function
+    try:
+        result = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder for the machine code can be written: it lasts as long as the process
+        result = numba.njit(**options)(function)
     return result

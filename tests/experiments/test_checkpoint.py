@@ -70,6 +70,14 @@ def test_a_truncated_file_is_refused(tmp_path, cut):
         decode(place)
 
 
+def test_a_changed_bit_is_refused(tmp_path):
+    place = tmp_path / "state"
+    data = encode({"weight": torch.zeros(4)})
+    place.write_bytes(data[:-1] + b"\x01")
+    with pytest.raises(StoreError, match=r"cannot be resumed from \(its content is not what was written\): delete"):
+        decode(place)
+
+
 def test_a_foreign_file_is_refused(tmp_path):
     from safetensors.torch import save
 

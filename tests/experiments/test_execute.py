@@ -1,5 +1,6 @@
 """Killing and stopping in all ways: the bytes in the end are those of an undisturbed run."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,8 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from regrow.experiments.checkpoint import decode
+from regrow.experiments.display import Log
+from regrow.experiments.execute import execute
 from tests.experiments.small_study import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +147,35 @@ def test_a_run_that_another_process_holds_is_waited_for(tmp_path):
         assert not (folder.path / "curve.jsonl").exists()
     assert end(process)[0] == 0
     assert folder.state() == "done"
+
+
+def test_a_worker_imports_what_the_supervisor_does_and_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise SystemExit('not the queue that was meant')")
+    monkeypatch.syspath_prepend(str(ROOT))  # where nothing but this process knows that regrow is
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (job,) = jobs(tmp_path, "plain", 1)
+    assert execute([job], 1, Log(Console(width=200))) == []
+    assert job.folder.state() == "done"
+
+
+def test_a_worker_whose_supervisor_is_gone_leaves_no_error(tmp_path):
+    folder = jobs(tmp_path, "plain", 1)[0].folder
+    process = subprocess.Popen(
+        [sys.executable, "-m", "regrow.experiments.worker"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()  # as when the supervisor is killed, a moment before the end of its messages is seen
+    process.stdin.write(json.dumps({"folder": str(folder.path), "module": jobs.__module__}).encode() + b"\n")
+    process.stdin.flush()
+    assert process.wait(LIMIT) == 0
+    assert process.stderr.read() == b""
+    assert folder.state() == "stopped"
+    process.stdin.close()
+    process.stderr.close()
 
 
 def test_a_run_that_raises_is_given_up_and_the_others_go_on(tmp_path):

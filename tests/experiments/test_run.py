@@ -3,8 +3,9 @@ import torch
 
 import regrow.experiments.run as run_module
 from regrow.errors import StoreError
-from regrow.experiments.results import read_curves
+from regrow.experiments.results import read_curves, read_rows
 from regrow.experiments.run import run
+from regrow.experiments.store import RunFolder
 from tests.experiments.small_study import jobs
 
 COLUMNS = [
@@ -75,10 +76,35 @@ def test_no_run_gives_an_empty_table(tmp_path):
     assert read_curves([job.folder for job in jobs(tmp_path, "fused")]).is_empty()
 
 
-def test_a_damaged_curve_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("curve.parquet", lambda data: data[:-9], "it is not what was written when the run was done (DONE)"),
+        ("curve.parquet", lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:], "it is not what was written"),
+        ("DONE", lambda data: b"", "it has no digest of curve.parquet"),
+    ],
+)
+def test_a_damaged_result_is_refused(name, damage, message, tmp_path):
     folder, _ = finished(tmp_path, "fused")
-    folder.parquet.write_bytes(folder.parquet.read_bytes()[:-9])
-    with pytest.raises(
-        StoreError, match=rf"^{folder.parquet} is damaged .*: delete the folder {folder.path} to run it"
-    ):
+    place = folder.path / name
+    place.write_bytes(damage(place.read_bytes()))
+    with pytest.raises(StoreError) as caught:
         read_curves([folder])
+    assert str(caught.value).startswith(f"{place} is damaged: {message}")
+    assert str(caught.value).endswith(f". Delete the folder {folder.path} to run it again.")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_lost_timings_leave_the_results(damage, tmp_path):
+    folder, rows = finished(tmp_path, "fused")
+    damage(folder.path / "timing.jsonl")
+    curves = read_curves([folder])
+    assert curves["accuracy"].to_list() == [row["accuracy"] for row in rows]
+    assert curves["seconds"].is_null().all()
+
+
+def test_a_run_that_ends_while_it_is_read_is_read_whole(tmp_path, monkeypatch):
+    folder, rows = finished(tmp_path, "fused")
+    answers = iter([False, True])
+    monkeypatch.setattr(RunFolder, "is_done", lambda self: next(answers))
+    assert read_rows(folder)["accuracy"].to_list() == [row["accuracy"] for row in rows]

@@ -1,5 +1,6 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +95,12 @@ def damage_row_of_a_running_one(folder):
     return folder.rows
 
 
+def change_figure(folder):
+    place = folder.path / "curve.jsonl"
+    place.write_bytes(place.read_bytes().replace(b'"accuracy":0.1', b'"accuracy":0.7'))
+    return folder.resume
+
+
 def lose_rows(folder):
     (folder.path / "curve.jsonl").unlink()
     return folder.resume
@@ -117,6 +124,7 @@ def lose_curve(folder):
         (damage_checkpoint, r"checkpoint\.safetensors is damaged and cannot be resumed from .*: delete"),
         (damage_row, r"curve\.jsonl is damaged: line 2 is not the row of task 1\. Delete"),
         (damage_row_of_a_running_one, r"curve\.jsonl is damaged: line 2 is not the row of task 1\. Delete"),
+        (change_figure, r"curve\.jsonl is damaged: its rows are not those that were there when its .* saved\. Delete"),
         (lose_rows, r"curve\.jsonl is damaged: it has 0 rows and its checkpoint needs 4\. Delete"),
         (lose_timing, r"timing\.jsonl is damaged: it has 0 rows and its checkpoint needs 4\. Delete"),
         (lose_curve, r"DONE is damaged: it says that the run is done, but curve\.parquet is missing\. Delete"),
@@ -139,6 +147,30 @@ def test_a_folder_of_another_spec_is_refused_at_creation(folder, spec):
     (folder.path / "spec.json").write_bytes(b"{}")
     with pytest.raises(StoreError, match="does not hold the spec of a run"):
         RunFolder.create(folder.path.parent.parent, spec)
+
+
+def test_looking_writes_nothing(folder, tmp_path):
+    assert folder.state() == "waiting"
+    assert [path.name for path in folder.path.iterdir()] == ["spec.json"]
+    assert RunFolder(tmp_path / "not" / "there").state() == "waiting"
+
+
+@pytest.mark.parametrize("name", ["lock", "error.txt", "curve.jsonl", "checkpoint.safetensors"])
+def test_a_folder_in_place_of_a_file_is_told(folder, name):
+    (folder.path / name).mkdir()
+    with pytest.raises(StoreError, match=f"{folder.path / name} (cannot be read|could not be written|is damaged)"):
+        with folder.locked():
+            folder.resume()
+
+
+def test_a_folder_that_may_not_be_read_is_told(folder, monkeypatch):
+    def refuse(path, **how):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(type(folder.path), "stat", refuse)
+    for look in (folder.is_done, folder.state, folder.resume):
+        with pytest.raises(StoreError, match=r" cannot be read \(Permission denied\): make it readable, or delete"):
+            look()
 
 
 def test_only_one_holds_a_run(folder):
@@ -196,8 +228,10 @@ def test_a_full_disk_at_the_start_is_told(tiny_disk, spec):
         RunFolder.create(tiny_disk, spec)
 
 
-def test_folders_are_found_from_above(folder, tmp_path):
+def test_folders_are_found_from_above_and_from_within(folder, tmp_path, monkeypatch):
     for place in (tmp_path, tmp_path / "a-study", folder.path):
         assert [found.path for found in find_folders(place)] == [folder.path]
+        monkeypatch.chdir(place)
+        assert [found.path for found in find_folders(Path("."))] == [folder.path]
     with pytest.raises(StoreError, match=f"^There are no runs in {tmp_path / 'nothing'}: give the folder that"):
         find_folders(tmp_path / "nothing")

@@ -41,6 +41,11 @@ def test_code_on_disk_is_not_used_once_any_file_of_the_room_has_changed(
     assert answers == [41, 42]
 
 
+def test_where_machine_code_cannot_be_kept_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    assert room.compiled(lambda x: x + 1)(1) == 2
+
+
 def test_nan_and_infinity_are_seen() -> None:
     @room.compiled
     def seen(x: np.float32) -> tuple[bool, bool, bool]:
