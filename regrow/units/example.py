@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regrow.errors import ModelError
 from regrow.units.taps import examination
@@ -82,6 +83,27 @@ def uncompiled() -> AbstractContextManager[Any]:
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+@contextmanager
+def decomposed(model: nn.Module) -> Iterator[None]:
+    """Attention and recurrent layers run as the operators that they are made of, and not as one fused kernel."""
+    fast_path, cudnn, mkldnn = (
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.backends.cudnn.enabled,
+        torch._C._get_mkldnn_enabled(),
+    )
+    torch.backends.mha.set_fastpath_enabled(False)
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):  # elsewhere these are only faster
+        torch.backends.cudnn.enabled = False
+        torch._C._set_mkldnn_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        torch.backends.cudnn.enabled = cudnn
+        torch._C._set_mkldnn_enabled(mkldnn)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 
 from regrow.errors import ModelError
 from regrow.units.call import Call
-from regrow.units.example import describe, run, tensors_of, uncompiled, untouched
+from regrow.units.example import decomposed, describe, run, tensors_of, uncompiled, untouched
 from regrow.units.exits import Exits
 from regrow.units.graph import UnitGraph
 from regrow.units.grouping import group_units
@@ -42,7 +42,7 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
     atlas = Atlas(tensors)
     watch = Watch(model)
     record = Record(atlas, set(parameters), watch)
-    with untouched(model), uncompiled(), torch.inference_mode(False), torch.enable_grad():
+    with untouched(model), uncompiled(), decomposed(model), torch.inference_mode(False), torch.enable_grad():
         present = model.training
         for training in (present, not present):
             if training != present:
