@@ -112,8 +112,10 @@ def run(
     except KeyboardInterrupt:
         console.print(f"Stopped. Every run is kept; to go on: {_command()}", soft_wrap=True)
         return 130
-    _report(chosen, every, out)
-    _complain(failures)
+    try:
+        _report(chosen, every, out)
+    finally:  # a folder that cannot be read is told of beside the others
+        _complain(failures)
     return 1 if failures else 0
 
 

@@ -184,6 +184,10 @@ def test_a_damaged_run_is_told_and_the_others_go_on(smoke, tmp_path):
 
     spec = json.loads((damaged / "spec.json").read_text())
     (damaged / "spec.json").write_text(json.dumps(spec | {"seed": 7}))
+    code, output, errors = regrow(*words)
+    assert code == 2
+    assert "1 runs failed; to try them again: regrow run permuted-digits" in output
+    assert errors.startswith(f"error: {damaged / 'spec.json'} does not match its folder")
     code, output, errors = regrow("report", tmp_path)
     assert (code, output) == (2, "")
     assert errors.startswith(f"error: {damaged / 'spec.json'} does not match its folder")

@@ -1,7 +1,11 @@
 """The fused loop equals the plain path step by step, and both resume bit for bit."""
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from regrow.errors import ConfigError, DataError, StateError
+from regrow.experiments.checkpoint import decode, encode
 from regrow.experiments.fused_learner import FusedLearner
-from regrow.experiments.learner import Learner, PlainLearner, build_learner
+from regrow.experiments.learner import PlainLearner, build_learner
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
 from regrow.streams.permuted_images import PermutedImages
 from regrow.streams.sources import load
 
+pytestmark = pytest.mark.xdist_group("learner")  # one process, so that the fixtures below are made once
+
+ENGINES = ("plain", "fused")
 STEPS, WINDOW = 3200, 100
 OFTEN = {"replacement_rate": 3e-3, "maturity_threshold": 50}
 # A pre-activation within rounding of 0 may be cut by one ReLU and passed by the other; from there on the two engines
@@ -85,23 +93,40 @@ def test_fused_equals_plain(name: str, digits: tuple[Tensor, Tensor]) -> None:
     assert len(fused.events) > 400 or "cbp" not in name and "random" not in name
 
 
-@pytest.mark.parametrize("engine", ["plain", "fused"])
-@pytest.mark.parametrize("name", CASES)
-def test_resume_is_bit_identical(name: str, engine: str, digits: tuple[Tensor, Tensor]) -> None:
-    def fresh(seed: int) -> Learner:
-        return build_learner(network(seed), 0.01, CASES[name][0], seed=seed, engine=engine)
+def go_on(folder: Path, name: str, engine: str, seed: int, stop: int, start: int = 0) -> None:
+    """Learn examples `start` to `stop`, from the state saved before `start`, and save what was reached."""
+    learner = build_learner(network(seed), 0.01, CASES[name][0], seed=seed, engine=engine)
+    if start:
+        learner.load_state_dict(decode(folder / f"{name} {engine} {start}")["learner"])
+    source = load()
+    task = PermutedImages(source.images, source.labels, seed=0, white=source.white).task(0)
+    saved = {"right": learner.learn(task.inputs[start:stop], task.labels[start:stop])[-100:]}
+    saved |= {"learner": learner.state_dict(), "replacements": learner.replacements()}
+    (folder / f"{name} {engine} {stop}").write_bytes(encode(saved))
 
-    inputs, labels = digits[0][:500], digits[1][:500]
-    whole = fresh(0)
-    first = whole.learn(inputs[:237], labels[:237])
-    state = whole.state_dict()
-    last = whole.learn(inputs[237:], labels[237:])
-    resumed = fresh(1)
-    resumed.load_state_dict(state)
-    assert torch.equal(resumed.learn(inputs[237:], labels[237:]), last)
-    assert len(first) == 237
-    assert_same(whole.state_dict(), resumed.state_dict())
-    assert whole.replacements() == resumed.replacements()
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one other process made of all cases saved by this one at step 237."""
+    folder = tmp_path_factory.mktemp("resumed")
+    for name, engine in product(CASES, ENGINES):
+        go_on(folder, name, engine, seed=0, stop=237)
+    call = (
+        "import sys; from itertools import product; from pathlib import Path; import torch\n"
+        "from tests.experiments.test_learner import CASES, ENGINES, go_on\n"
+        "torch.set_num_threads(1)\n"
+        "for name, engine in product(CASES, ENGINES): go_on(Path(sys.argv[1]), name, engine, 1, 500, start=237)"
+    )
+    subprocess.run([sys.executable, "-c", call, str(folder)], cwd=Path(__file__).parents[2], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", CASES)
+def test_resume_in_a_new_process_is_bit_identical(name: str, engine: str, resumed: Path, tmp_path: Path) -> None:
+    go_on(tmp_path, name, engine, seed=0, stop=500)
+    file = f"{name} {engine} 500"
+    assert_same(decode(tmp_path / file), decode(resumed / file))
 
 
 @pytest.mark.parametrize("engine", ["plain", "fused"])
