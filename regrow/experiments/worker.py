@@ -14,9 +14,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from regrow.errors import StoreError
 from regrow.experiments.store import Row, RunFolder
 
 Message = dict[str, Any]
@@ -69,7 +71,8 @@ def _work(job: Message, send: Callable[[Message], None]) -> Message:
             try:
                 _run(job, folder, lambda row: send({"kind": "progress", "row": row}))
             except Exception:
-                folder.fail(traceback.format_exc())
+                with suppress(StoreError):  # on a full disk, the error that came first is the one to tell
+                    folder.fail(traceback.format_exc())
                 raise
             return {"kind": "done"}
     except Exception as error:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from regrow.errors import StoreError
 from regrow.experiments.checkpoint import decode
 from regrow.experiments.display import Log
 from regrow.experiments.execute import execute
+from regrow.experiments.store import RunFolder
+from regrow.experiments.worker import _work
 from tests.experiments.small_study import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +179,16 @@ def test_a_worker_whose_supervisor_is_gone_leaves_no_error(tmp_path):
     assert folder.state() == "stopped"
     process.stdin.close()
     process.stderr.close()
+
+
+def test_an_error_is_told_although_its_traceback_cannot_be_kept(tmp_path, monkeypatch):
+    def full(folder, traceback):
+        raise StoreError("no room for error.txt")
+
+    monkeypatch.setattr(RunFolder, "fail", full)
+    folder = jobs(tmp_path, "plain", 1)[0].folder
+    answer = _work({"folder": str(folder.path), "module": "tests.nowhere"}, lambda message: None)
+    assert answer == {"kind": "failed", "error": "ModuleNotFoundError: No module named 'tests.nowhere'"}
 
 
 def test_a_run_that_raises_is_given_up_and_the_others_go_on(tmp_path):
