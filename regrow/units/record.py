@@ -38,6 +38,8 @@ class Record:
         self._watch = watch
         self._begun: dict[Any, Tensor] = {}
         self._handled: set[int] = set()
+        self._statistics: set[int] = set()
+        self._turned: dict[int, int] = {}
         self._passes = count()
         self._pass = 0
         self._memory = Memory(atlas, self.units)
@@ -63,7 +65,7 @@ class Record:
         if not any(self.knows(tensor) for tensor in call.inputs) and rule is None:
             return
         self.where = f"{call.name} of {self._watch.module or 'the model'}"
-        self._handled = set()
+        self._handled, self._turned = set(), {}
         if call.hides:
             for tensor in call.inputs:
                 self.leave(tensor, self.where)
@@ -75,7 +77,7 @@ class Record:
             try:
                 rule(self, call)
             except (RuntimeError, IndexError, KeyError, TypeError, ValueError) as error:
-                self._handled = set()
+                self._handled, self._turned = set(), {}
                 self.leak_operator(call, f"has a rule that cannot take this call ({error})")
         for tensor in call.written:
             if any(name in self._parameters for name in self._memory.owners(tensor)):
@@ -84,6 +86,7 @@ class Record:
         results = [*call.outputs, *call.written]
         if any(self._memory.owners(tensor) for tensor in call.inputs):
             self.evidence.read |= arriving
+        arriving = {self._turned.get(number, number) for number in arriving}
         for tensor in call.inputs:
             if tensor.untyped_storage()._cdata not in self._handled and self._memory.owners(tensor):
                 arriving.add(self.leak_parameter(tensor, f"is used as a value by {self.where}", results))
@@ -117,6 +120,10 @@ class Record:
         if self._atlas.shares_memory(tensor) and self._atlas.window(tensor) is None:
             return []  # another reading of its memory, as view_as_real gives
         return [name for name in self._memory.owners(tensor) if name in self._parameters]
+
+    def runs_beside(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter of the very module that is running."""
+        return any(name.rpartition(".")[0] == self._watch.module for name in self.parameters(tensor))
 
     def owners(self, tensor: Tensor) -> list[str]:
         """As `parameters`, with buffers."""
@@ -188,6 +195,12 @@ class Record:
             self._begun[key] = self.units.new(torch.Size(sizes).numel())
         return self._begun[key].view(sizes)
 
+    def make(self, weight: Tensor, dim: int) -> Tensor:
+        """Labels of a parameter in the place of an activation: it makes units along one dimension."""
+        units = self.begin(weight, (dim % weight.dim(),)).expand(weight.shape)
+        self.claim(weight, "incoming", units)
+        return units
+
     def claim(self, weight: Tensor, role: Role, plane: Tensor, fresh: float | None = None, **seen: Any) -> None:
         """Note that a parameter's elements play a role to the units in a plane of the weight's shape."""
         self.ignore(weight)
@@ -244,6 +257,19 @@ class Record:
         for result in results:
             self._memory.note_leaks(result, [number])
         return number
+
+    def leak_statistic(self, units: Tensor, results: Iterable[Tensor]) -> None:
+        """Note that results are a statistic over units. A mix, unless it comes to nothing but a norm of them."""
+        self._statistics.add(self.leak("mix", f"{self.where} makes one value of all units", units, results))
+
+    def normalise(self, value: Tensor, statistic: Tensor, units: Tensor) -> None:
+        """Declare that a result is a value shifted or scaled by a statistic over its own units: they are coupled by
+        it, as by a norm.
+        """
+        for number in self._statistics & (self._memory.leaks(statistic) - self._memory.leaks(value)):
+            if torch.equal(self.units.find(self.evidence.leaks[number].units).unique(), units):
+                leak = Leak("norm", f"{self.where} takes statistics over several units", units)
+                self._turned[number] = self.evidence.note(leak)
 
     def leak_operator(self, call: Call, problem: str = "has no rule yet") -> None:
         """Note that it is not known what an operator does. Its results carry no labels."""

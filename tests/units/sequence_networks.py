@@ -1,6 +1,7 @@
 """Attention, recurrent networks and embeddings, with the groups that a person finds in them."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.units.hand_written import Case, Net, Row
@@ -66,6 +67,115 @@ def long_short_cell(m: Net, x: Tensor) -> Tensor:
     for step in range(x.size(1)):
         state = m.cell(x[:, step], state)
     return m.out(state[0])
+
+
+class RootMeanSquare(nn.Module):
+    """As it is written by hand."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        precise = x.float()
+        return self.weight * (precise * torch.rsqrt(precise.pow(2).mean(-1, keepdim=True) + 1e-6)).type_as(x)
+
+
+class Standardise(nn.Module):
+    """Layer norm as it is written by hand."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / torch.sqrt(centred.square().mean(-1, keepdim=True) + 1e-6) * self.weight + self.bias
+
+
+class Block(nn.Module):
+    """Attention and two layers, each with the norm first and a skip."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.fc1, self.fc2 = nn.Linear(8, 12), nn.Linear(12, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm1(x)).view(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        x = x + self.proj(attended.transpose(1, 2).reshape(x.shape))
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class LanguageModel(nn.Module):
+    """Next tokens."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.tok, self.pos = nn.Embedding(9, 8), nn.Embedding(6, 8)
+        self.blocks = nn.Sequential(Block(causal=True), Block(causal=True))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 9, bias=False)
+        if tied:
+            self.head.weight = self.tok.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.norm(self.blocks(self.tok(ids) + self.pos(torch.arange(ids.size(1))))))
+
+
+class VisionTransformer(nn.Module):
+    """Patches, a class token and positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 4, stride=4)
+        self.cls, self.pos = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 5, 8))
+        self.block, self.norm, self.head = Block(causal=False), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patch(images).flatten(2).mT
+        x = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.pos
+        return self.head(self.norm(self.block(x))[:, 0])
+
+
+def learned_queries(m: Net, x: Tensor) -> Tensor:
+    h = m.a(x)
+    return m.out(m.attention(m.queries.expand(len(x), -1, -1), h, h, need_weights=False)[0])
+
+
+def embeds(m: Net, ids: Tensor) -> Tensor:
+    return m.out(F.relu(m.a(m.e(ids))))
+
+
+def gated(m: Net, x: Tensor) -> Tensor:
+    h = m.a(x)
+    normed = m.norm(h)
+    return m.out(h + m.down(F.silu(m.gate(normed)) * m.up(normed)))
+
+
+def two_inputs(m: Net, x: Tensor, y: Tensor) -> Tensor:
+    return m.out(m.both(F.relu(m.a(x)), m.b(y)))
+
+
+def messages(m: Net, x: Tensor) -> Tensor:
+    sent = F.relu(m.a(x))[torch.tensor([0, 1, 1, 2])]
+    received = torch.zeros(4, 6).index_add(0, torch.tensor([3, 0, 2, 2]), sent)
+    return m.out(F.relu(received + torch.zeros(4, 6).scatter_add(0, torch.arange(4)[:, None].expand(4, 6), sent)))
+
+
+def block(name: str) -> list[Row]:
+    """Rows of a block, but for the stream."""
+    return [
+        (f"{name}.qkv", 16, "blocked", f"{name}.qkv.weight", ""),
+        (f"{name}.qkv:2", 8, "free", f"{name}.qkv.weight", f"{name}.proj.weight"),
+        (f"{name}.fc1", 12, "free", f"{name}.fc1.weight", f"{name}.fc2.weight"),
+    ]
+
+
+def stream(*made: str) -> str:
+    return " ".join(f"{name}.weight" for name in made)
 
 
 def recurrent(name: str, layers: int, ways: tuple[str, ...] = ("",), out: str = "out.weight") -> list[Row]:
@@ -153,6 +263,81 @@ SEQUENCES = [
     Case("lstm cell in a loop", lambda: Net(
         long_short_cell, cell=nn.LSTMCell(6, 5), out=nn.Linear(5, 2)), lambda: tokens(6), [
         ("cell.weight_hh", 5, "shared", "cell.weight_hh cell.weight_ih", "cell.weight_hh out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("language model", lambda: LanguageModel(tied=False), lambda: torch.randint(9, (3, 5)), [
+        ("tok", 8, "coupled",
+         stream("tok", "pos", "blocks.0.proj", "blocks.0.fc2", "blocks.1.proj", "blocks.1.fc2"),
+         stream("blocks.0.qkv", "blocks.0.fc1", "blocks.1.qkv", "blocks.1.fc1", "head")),
+        *block("blocks.0"), *block("blocks.1"),
+        ("head", 9, "output", "head.weight", ""),
+    ]),
+    Case("language model, tied", lambda: LanguageModel(tied=True), lambda: torch.randint(9, (3, 5)), [
+        ("tok", 8, "blocked",
+         stream("tok", "pos", "blocks.0.proj", "blocks.0.fc2", "blocks.1.proj", "blocks.1.fc2"),
+         stream("blocks.0.qkv", "blocks.0.fc1", "blocks.1.qkv", "blocks.1.fc1", "tok")),
+        *block("blocks.0"), *block("blocks.1"),
+    ]),
+    Case("vision transformer", VisionTransformer, lambda: torch.randn(3, 3, 8, 8), [
+        ("patch", 8, "coupled", "patch.weight cls pos block.proj.weight block.fc2.weight",
+         stream("block.qkv", "block.fc1", "head")),
+        *block("block"),
+        ("head", 3, "output", "head.weight", ""),
+    ]),
+    Case("learned queries", lambda: Net(
+        learned_queries, a=nn.Linear(6, 8), queries=nn.Parameter(torch.randn(4, 8)),
+        attention=nn.MultiheadAttention(8, 2, batch_first=True), out=nn.Linear(8, 2)), lambda: tokens(6), [
+        ("a", 8, "free", "a.weight", "attention.in_proj_weight"),
+        ("queries", 8, "free", "queries", "attention.in_proj_weight"),
+        ("attention", 16, "blocked", "attention.in_proj_weight", ""),
+        ("attention:2", 8, "free", "attention.in_proj_weight", "attention.out_proj.weight"),
+        ("attention.out_proj", 8, "free", "attention.out_proj.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("embedding", lambda: Net(
+        embeds, e=nn.Embedding(9, 6, padding_idx=2), a=nn.Linear(6, 7), out=nn.Linear(7, 2)),
+        lambda: torch.randint(9, (3, 5)), [
+        ("e", 6, "free", "e.weight", "a.weight"),
+        ("a", 7, "free", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("bag of embeddings", lambda: Net(
+        embeds, e=nn.EmbeddingBag(9, 6), a=nn.Linear(6, 7), out=nn.Linear(7, 2)), lambda: torch.randint(9, (3, 5)), [
+        ("e", 6, "free", "e.weight", "a.weight"),
+        ("a", 7, "free", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    *(Case(f"norm by hand, {norm.__name__}", lambda norm=norm: nn.Sequential(
+        nn.Linear(5, 7), norm(7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3)), lambda: tokens(5), [
+        ("0", 7, "coupled", "0.weight", "3.weight"),
+        ("3", 6, "free", "3.weight", "5.weight"),
+        ("5", 3, "output", "5.weight", ""),
+    ]) for norm in (nn.RMSNorm, RootMeanSquare, Standardise)),
+    *(Case(f"gated units in a stream, {norm.__name__}", lambda norm=norm: Net(
+        gated, a=nn.Linear(5, 6), norm=norm(6), gate=nn.Linear(6, 7), up=nn.Linear(6, 7), down=nn.Linear(7, 6),
+        out=nn.Linear(6, 3)), lambda: tokens(5), [
+        ("a", 6, "coupled", "a.weight down.weight", "gate.weight up.weight out.weight"),
+        ("gate", 7, "shared", "gate.weight up.weight", "down.weight"),
+        ("out", 3, "output", "out.weight", ""),
+    ]) for norm in (nn.RMSNorm, RootMeanSquare)),
+    Case("bilinear", lambda: Net(
+        two_inputs, a=nn.Linear(5, 6), b=nn.Linear(5, 7), both=nn.Bilinear(6, 7, 4), out=nn.Linear(4, 2)),
+        lambda: (tokens(5), tokens(5)), [
+        ("a", 6, "blocked", "a.weight", ""),
+        ("b", 7, "blocked", "b.weight", ""),
+        ("both", 4, "free", "both.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("bilinear with an input", lambda: Net(
+        two_inputs, a=nn.Linear(5, 6), b=nn.Identity(), both=nn.Bilinear(6, 5, 4), out=nn.Linear(4, 2)),
+        lambda: (tokens(5), tokens(5)), [
+        ("a", 6, "free", "a.weight", "both.weight"),
+        ("both", 4, "free", "both.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("messages on a graph", lambda: Net(messages, a=nn.Linear(5, 6), out=nn.Linear(6, 2)),
+         lambda: torch.randn(3, 5), [
+        ("a", 6, "free", "a.weight", "out.weight"),
         ("out", 2, "output", "out.weight", ""),
     ]),
 ]  # fmt: skip

@@ -40,7 +40,10 @@ def multiplied_in_place_by_a_view(m: Net, h: Tensor) -> Tensor:
 
 
 BLOCKED = [
-    ("layer norm by hand", lambda m, h: (h - h.mean(1, keepdim=True)), "mean of the model makes one"),
+    ("mean taken away and added", lambda m, h: h - h.mean(1, keepdim=True) + h.mean(1, keepdim=True), "mean of the"),
+    ("mean that scales others", lambda m, h: h.mean(1, keepdim=True) * m.b.bias[0].detach() + h, "mean of the"),
+    ("mean that scales a part", lambda m, h: torch.cat([h[:, :3] * h.mean(1, keepdim=True), h[:, 3:]], 1), "mean of"),
+    ("softmax by hand", lambda m, h: h.exp() / h.exp().sum(1, keepdim=True), "sum of the model makes one"),
     ("sort", lambda m, h: h.sort(1).values, "sort of the model makes units depend on each other"),
     ("item", lambda m, h: h * h.sum().item(), "sum of the model makes one value of all units"),
     ("branch", lambda m, h: h if h[0, 0] > 0 else -h, "_local_scalar_dense of the model takes it out of the network"),
@@ -109,10 +112,11 @@ def test_frozen_parameters_block_the_units_that_they_make_and_read() -> None:
 
 
 def test_an_operator_without_a_rule_is_named_and_its_parameters_are_unclaimed() -> None:
-    model = nn.Sequential(nn.Embedding(9, 5), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))
-    graph = found(model, torch.randint(9, (4, 3)))
-    assert [(group.name, group.status) for group in graph] == [("1", "free"), ("3", "output")]
-    assert graph.unclaimed == {"0.weight": "0.weight is used as a value by embedding of 0"}
+    model = Net(lambda m, x: m.b(m.a(x @ torch.linalg.matrix_exp(m.c)).relu()), a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+    model.c = weight(5, 5)
+    graph = found(model, torch.randn(4, 5))
+    assert [(group.name, group.status) for group in graph] == [("a", "free"), ("b", "output")]
+    assert graph.unclaimed == {"c": "c is used as a value by linalg_matrix_exp of the model"}
 
 
 def test_what_the_example_does_not_reach_is_unclaimed_and_what_nothing_reads_is_unused() -> None:

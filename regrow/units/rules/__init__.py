@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from regrow.units.rules import contraction, creation, movement, normalization, pointwise, reduction
+from regrow.units.rules import contraction, creation, lookup, movement, normalization, pointwise, reduction
 from regrow.units.rules.registry import Rule, rules
 
-__all__ = ["contraction", "creation", "movement", "normalization", "pointwise", "reduction", "rule_for"]
+__all__ = ["contraction", "creation", "lookup", "movement", "normalization", "pointwise", "reduction", "rule_for"]
 
 
 def rule_for(operator: Any) -> Rule | None:

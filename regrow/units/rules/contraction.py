@@ -39,15 +39,18 @@ def contract(record: Record, call: Call, left: Tensor, right: Tensor) -> Tensor:
     if left.dim() == 2:
         left, right = left[None], right[None]
     shape = (left.size(0), left.size(1), right.size(2))
-    if record.parameters(left) and not record.parameters(right):
+    weights = [bool(record.parameters(left)), bool(record.parameters(right))]
+    if all(weights):  # learned queries, say: the weight is the one whose module is running
+        weights = [record.runs_beside(left), record.runs_beside(right)]
+    if weights == [True, False]:
         return _with_weight(record, call, right.mT, left.mT).mT
-    if record.parameters(right) and not record.parameters(left):
+    if weights == [False, True]:
         return _with_weight(record, call, left, right)
     return _of_values(record, call, record.labels(left), record.labels(right), shape)
 
 
 def _with_weight(record: Record, call: Call, value: Tensor, weight: Tensor) -> Tensor:
-    plane = record.labels(value)
+    plane = record.make(value, 2) if record.parameters(value) else record.labels(value)
     shape = (value.size(0), value.size(1), weight.size(2))
     if 2 not in varying(plane) and len(units_in(plane)) > 1 and not bool((core(plane) < 0).any()):
         # The sum runs over something else than units, over places for example: units pass through.
@@ -75,6 +78,25 @@ def _of_values(record: Record, call: Call, left: Tensor, right: Tensor, shape: t
     if len(passed) > 1:
         return join(record, passed, call.out.view(shape) if call.out.numel() else call.out)
     return compress(passed[0]) if passed else constant(NONE, shape)
+
+
+@rule("_trilinear")
+def bilinear(record: Record, call: Call) -> None:
+    """Every pair of inputs has a weight: [batch, i], [out, i, j], [batch, j]."""
+    values, weight = (call["i1"], call["i3"]), call["i2"]
+    if not record.parameters(weight) or any(record.parameters(value) for value in values):
+        record.leak_operator(call)
+        return
+    planes = [record.labels(value) for value in values]
+    for number, plane in enumerate(planes):
+        if all(map(has_units, planes)):
+            record.block(units_in(plane), f"{record.where} reads it and another unit with one weight")
+        elif has_units(plane):
+            met = meet(plane, [0])
+            read = met.label[0][:, None] if number == 0 else met.label[0]
+            record.claim_outgoing(weight, met, read.expand(weight.shape), values[number])
+    units = record.make(weight, 0)
+    record.write(call.out, units[:, 0, 0].expand(call.out.shape))
 
 
 @rule("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "convolution_overrideable")

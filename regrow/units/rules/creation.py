@@ -53,6 +53,7 @@ def bernoulli(record: Record, call: Call) -> None:
     "sym_storage_offset",
     "is_same_size",
     "set_data",
+    "_fused_sdp_choice",
     "_has_compatible_shallow_copy_type",
 )
 def shape_only(record: Record, call: Call) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regrow.units.call import Call
-from regrow.units.labels import NONE, ZERO, compress, has_units, units_in
+from regrow.units.labels import NONE, ZERO, compress, has_units, units_in, varying
 from regrow.units.record import Record
 from regrow.units.rules.registry import rule
 
@@ -76,17 +76,42 @@ def move(record: Record, call: Call) -> None:
     for index in indices:
         if has_units(plane := record.labels(index)):
             record.leak("mix", f"{record.where} picks elements by their values", units_in(plane), call.outputs)
+    made = _tokens(record, call, moved)
+    planes = [made.get(number, record.labels(one)) for number, one in enumerate(moved)]
     try:
-        labels = _replay(call, moved, [record.labels(one) for one in moved], NONE)
+        labels = _replay(call, moved, planes, NONE)
         known = any(record.owners(one) for one in moved)
         addresses = _replay(call, moved, [record.addresses(one) for one in moved], NONE) if known else None
     except (RuntimeError, NotImplementedError, TypeError):
         record.leak_operator(call)
         return
     record.ignore(*moved)
+    rest = [one for number, one in enumerate(moved) if number not in made]
     for number, out in enumerate(call.outputs):
         found = None if addresses is None else partial(compress, addresses[number])
-        record.place(out, partial(compress, labels[number]), found, moved)
+        record.place(out, partial(compress, labels[number]), found, rest)
+
+
+def _tokens(record: Record, call: Call, moved: list[Tensor]) -> dict[int, Tensor]:
+    """Labels of parameters that are put beside activations along another dimension than theirs, as class tokens are.
+    They make the same units.
+    """
+    if call.name != "cat":
+        return {}
+    weights = {number: one for number, one in enumerate(moved) if record.parameters(one)}
+    planes = [record.labels(one) for number, one in enumerate(moved) if number not in weights]
+    dims = {varying(plane) for plane in planes if has_units(plane)}
+    if len(dims) != 1 or len(along := dims.pop()) != 1 or along[0] == call["dim"] % moved[0].dim():
+        return {}
+    made = {number: record.make(one, along[0]) for number, one in weights.items()}
+    line = _line(next(plane for plane in planes if has_units(plane)), along[0])
+    for plane in made.values():
+        record.units.join(line[line >= 0], _line(plane, along[0])[line >= 0])
+    return made
+
+
+def _line(plane: Tensor, dim: int) -> Tensor:
+    return plane.movedim(dim, -1).flatten(end_dim=-2)[0] if plane.dim() > 1 else plane
 
 
 @rule("constant_pad_nd")

@@ -41,6 +41,10 @@ def pointwise(record: Record, call: Call) -> None:
     plane = join(record, [record.labels(value).expand(out.shape) for value in values], out)
     name = call.name.removesuffix("_")
     if has_units(plane):
+        if name in ("mul", "div", "sub", "rsub") and len(values) == 2:
+            for value, statistic in (values, values[::-1]):
+                if not has_units(record.labels(statistic)):
+                    record.normalise(value, statistic, units_in(plane))
         for weight in weights:
             role = _role(name, call, weight)
             if role is not None:
@@ -106,8 +110,11 @@ def claim_affine(record: Record, weight: Tensor, role: Role, plane: Tensor, fres
     if not weight.dim() or bool(core(met.several).any()):
         record.leak_parameter(weight, f"is shared by several units in {record.where}")
         return
-    label = met.label.reshape(met.label.shape[offset:]) if offset else met.label
-    record.claim(weight, role, label.expand(weight.shape), fresh=fresh)
+    label = compress((met.label.reshape(met.label.shape[offset:]) if offset else met.label).expand(weight.shape))
+    if role == "bias" and any(size > 1 and dim not in varying(label) for dim, size in enumerate(weight.shape[:-1])):
+        record.claim(weight, "incoming", label)  # positions: each unit has many, which are as good as weights
+    else:
+        record.claim(weight, role, label, fresh=fresh)
 
 
 @rule("glu")

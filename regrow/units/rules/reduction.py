@@ -7,6 +7,9 @@ from regrow.units.labels import NONE, compress, constant, core, has_units, meet,
 from regrow.units.record import Record
 from regrow.units.rules.registry import rule
 
+# Of these norms are made.
+_STATISTICS = ("mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm")
+
 
 @rule(
     "sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "any", "all", "argmax",
@@ -27,7 +30,10 @@ def reduce(record: Record, call: Call) -> None:
             record.units.join(met.left, met.right)
             label = record.units.find(label)
         else:
-            record.leak("mix", f"{record.where} makes one value of all units", units_in(plane), call.outputs)
+            if call.name in _STATISTICS:
+                record.leak_statistic(units_in(plane), call.outputs)
+            else:
+                record.leak("mix", f"{record.where} makes one value of all units", units_in(plane), call.outputs)
             label = constant(NONE, label.shape)
     label = label.clamp(min=NONE)
     for out in call.outputs:

@@ -1,0 +1,57 @@
+"""Rows picked or collected by indices that come with the data."""
+
+from torch import Tensor
+
+from regrow.units.call import Call
+from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying
+from regrow.units.record import Record
+from regrow.units.rules.pointwise import join
+from regrow.units.rules.registry import rule
+
+
+@rule("embedding", "_embedding_bag", "_embedding_bag_forward_only")
+def embedding(record: Record, call: Call) -> None:
+    """Rows of a table, or sums of rows: its columns make units. The row for padding is nobody's and stays."""
+    weight = call["weight"]
+    _leak_choice(record, call, call["indices"], call.get("per_sample_weights"))
+    if record.parameters(weight):
+        units = record.begin(weight, (1,))
+        plane = units.expand(weight.shape)
+        if call["padding_idx"] >= 0:
+            plane = plane.clone()
+            plane[call["padding_idx"]] = NONE
+        record.claim(weight, "incoming", plane)
+    else:
+        met = meet(record.labels(weight), [0])
+        if len(met.left):
+            record.leak_operator(call, "picks from rows of other units")
+            return
+        record.ignore(weight)
+        units = met.label
+    out = call.outputs[0]
+    record.write(out, compress(units[0].clamp(min=NONE).expand(out.shape)))
+    for number in call.outputs[1:]:
+        record.write(number, constant(NONE, number.shape))
+
+
+@rule("index_add", "index_add_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_", "index_reduce")
+def collect(record: Record, call: Call) -> None:
+    """Rows are added to (or otherwise combined with) rows of another value: units pass if they lie across."""
+    target, source = call["self"], call.get("source", call.get("src"))
+    dim = call["dim"] % max(target.dim(), 1)
+    _leak_choice(record, call, call["index"])
+    planes = [record.labels(target), record.labels(source)]
+    others = [axis for axis in range(target.dim()) if axis != dim]
+    whole = all(source.size(axis) == target.size(axis) for axis in others) and call["index"].dim() in (1, target.dim())
+    if not whole or any(dim in varying(plane) and has_units(plane) for plane in planes):
+        record.leak_operator(call, "collects values of several units")
+        return
+    shape = call.out.shape
+    rows = [core(plane.narrow(dim, 0, min(plane.size(dim), 1))) for plane in planes if plane.numel()]
+    record.write(call.out, join(record, [row.clamp(min=NONE).expand(shape) for row in rows], call.out))
+
+
+def _leak_choice(record: Record, call: Call, *choices: Tensor | None) -> None:
+    for choice in choices:
+        if choice is not None and has_units(plane := record.labels(choice)):
+            record.leak("mix", f"{record.where} picks elements by their values", units_in(plane), call.outputs)
