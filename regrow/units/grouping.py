@@ -299,10 +299,14 @@ class _Grouping:
         passes = [claim.value[0] for claim in claims if claim.value is not None]
         values = frozenset(claim.value for claim in claims if claim.value is not None and claim.value[0] == passes[0])
         if values not in known:
+            # A recurrent layer returns what it reads at the next step.
+            returned = [
+                seen for seen in self.evidence.sightings if seen.place[:2] == (key[0].rpartition(".")[0], "output")
+            ]
             known[values] = next(
                 (
                     tap
-                    for exact, seen in ((True, claims[0].sightings), (False, claims[0].near))
+                    for exact, seen in ((True, claims[0].sightings), (False, claims[0].near), (False, returned))
                     for sighting in seen
                     if (tap := self._tap_at(units, sighting, exact)) is not None
                 ),

@@ -1,0 +1,57 @@
+"""Replacement in attention, recurrent networks and embeddings, as on every kind of network."""
+
+import pytest
+import torch
+
+import regrow
+from regrow.units.example import tensors_of
+from tests.attachment.test_networks import check, outputs
+from tests.units.hand_written import Case
+from tests.units.sequence_networks import SEQUENCES
+
+KINDS = (
+    "transformer encoder layer",
+    "transformer encoder layer, norms first",
+    "cross-attention",
+    "lstm",
+    "bidirectional lstm",
+    "gru",
+    "rnn cell in a loop",
+    "language model",
+    "vision transformer",
+    "learned queries",
+    "embedding",
+    "gated units in a stream, RootMeanSquare",
+)
+
+
+@pytest.mark.parametrize("case", [case for case in SEQUENCES if case.name in KINDS], ids=lambda case: case.name)
+def test_replacements_are_clean(case: Case) -> None:
+    model, example = case.build()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
+    plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(0.1, 1), example=example)
+    seen = set()
+    for _ in range(8):
+        before = len(plastic.events)
+        loss = sum(output.square().mean() for output in tensors_of(outputs(model, example)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        events = plastic.events[before:]
+        seen |= {event.group for event in events}
+        if events:
+            check(plastic, events, example)
+    assert seen == {group.name for group in plastic.groups}
+
+
+def test_the_state_of_a_recurrent_layer_is_read_where_the_layer_returns_it() -> None:
+    model, example = next(case for case in SEQUENCES if case.name == "lstm").build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(0.1, 1), example=example)
+    (group,) = plastic.groups
+    assert group.name == "r.weight_ih_l1"
+    taps = {part.parameter: part.tap for part in group.having("outgoing")}
+    assert (taps["out.weight"].module, taps["out.weight"].where, taps["out.weight"].exact) == ("out", "input", True)
+    own = taps["r.weight_hh_l1"]
+    assert (own.module, own.where, own.position, own.exact) == ("r", "output", 0, False)
+    assert "no module sees the activation that meets r.weight_hh_l0" in str(plastic)
