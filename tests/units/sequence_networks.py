@@ -155,6 +155,23 @@ def gated(m: Net, x: Tensor) -> Tensor:
     return m.out(h + m.down(F.silu(m.gate(normed)) * m.up(normed)))
 
 
+def packed(m: Net, x: Tensor) -> Tensor:
+    lengths = torch.tensor([2, 5, 3])
+    steps = nn.utils.rnn.pack_padded_sequence(F.relu(m.a(x)), lengths, batch_first=True, enforce_sorted=False)
+    return m.out(nn.utils.rnn.pad_packed_sequence(m.r(steps)[0], batch_first=True)[0])
+
+
+def attention_pooling(m: Net, x: Tensor) -> Tensor:
+    h = m.a(x)
+    return m.out((m.score(h).softmax(1) * h).sum(1))
+
+
+def relative_positions(m: Net, x: Tensor) -> Tensor:
+    q, k, v = (layer(x).unflatten(2, (2, 4)).transpose(1, 2) for layer in (m.q, m.k, m.v))
+    scores = q @ k.mT + m.bias(torch.arange(5)[:, None] - torch.arange(5) + 4).permute(2, 0, 1)
+    return m.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 def two_inputs(m: Net, x: Tensor, y: Tensor) -> Tensor:
     return m.out(m.both(F.relu(m.a(x)), m.b(y)))
 
@@ -339,5 +356,23 @@ SEQUENCES = [
          lambda: torch.randn(3, 5), [
         ("a", 6, "free", "a.weight", "out.weight"),
         ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("packed sequences", lambda: Net(
+        packed, a=nn.Linear(6, 7), r=nn.GRU(7, 5, batch_first=True), out=nn.Linear(5, 2)), lambda: tokens(6), [
+        ("a", 7, "free", "a.weight", "r.weight_ih_l0"), *recurrent("r", 1)]),
+    Case("attention pooling", lambda: Net(
+        attention_pooling, a=nn.Linear(6, 8), score=nn.Linear(8, 1), out=nn.Linear(8, 3)), lambda: tokens(6), [
+        ("a", 8, "free", "a.weight", "score.weight out.weight"),
+        ("score", 1, "blocked", "score.weight", ""),
+        ("out", 3, "output", "out.weight", ""),
+    ]),
+    Case("relative positions", lambda: Net(
+        relative_positions, q=nn.Linear(6, 8), k=nn.Linear(6, 8), v=nn.Linear(6, 8), bias=nn.Embedding(9, 2),
+        out=nn.Linear(8, 3)), lambda: tokens(6), [
+        ("q", 8, "blocked", "q.weight", ""),
+        ("k", 8, "blocked", "k.weight", ""),
+        ("v", 8, "free", "v.weight", "out.weight"),
+        ("bias", 2, "blocked", "bias.weight", ""),
+        ("out", 3, "output", "out.weight", ""),
     ]),
 ]  # fmt: skip

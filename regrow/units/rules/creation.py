@@ -13,6 +13,13 @@ def zeros(record: Record, call: Call) -> None:
     record.write(call.out, constant(ZERO, call.out.shape))
 
 
+@rule("full", "full_like", "new_full")
+def full(record: Record, call: Call) -> None:
+    """One number everywhere."""
+    record.ignore(*call.inputs)
+    record.write(call.out, constant(ZERO if call["fill_value"] == 0 else NONE, call.out.shape))
+
+
 @rule("fill_")
 def fill(record: Record, call: Call) -> None:
     """One number everywhere."""
@@ -26,7 +33,7 @@ def fill(record: Record, call: Call) -> None:
 
 @rule(
     "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted",
-    "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "arange", "linspace", "eye", "scalar_tensor",
+    "ones", "ones_like", "new_ones", "arange", "linspace", "eye", "scalar_tensor",
     "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm",
     "normal_", "uniform_", "exponential_", "random_", "cauchy_", "log_normal_", "geometric_",
 )  # fmt: skip

@@ -51,6 +51,16 @@ def collect(record: Record, call: Call) -> None:
     record.write(call.out, join(record, [row.clamp(min=NONE).expand(shape) for row in rows], call.out))
 
 
+@rule("_pack_padded_sequence")
+def pack(record: Record, call: Call) -> None:
+    """The steps of sequences that are there, one after the other."""
+    plane = record.labels(call["input"])
+    if plane.dim() != 3 or {0, 1} & set(varying(plane)):
+        record.leak_operator(call, "picks elements of several units")
+        return
+    record.write(call.outputs[0], plane[0, 0].expand(call.outputs[0].shape))
+
+
 def _leak_choice(record: Record, call: Call, *choices: Tensor | None) -> None:
     for choice in choices:
         if choice is not None and has_units(plane := record.labels(choice)):

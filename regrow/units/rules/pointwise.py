@@ -81,16 +81,20 @@ def _keep_scaled(record: Record, call: Call, weight: Tensor) -> None:
 def join(record: Record, planes: list[Tensor], out: Tensor) -> Tensor:
     """Make one unit of those that meet in an element.
 
-    If units of one value lie along other dimensions than those of another, every unit of the one meets all of the
-    other: that is a mix.
+    If units of one value lie along more dimensions than those of another, as values beside a gate for all of them,
+    each unit of the other meets several: that is a mix of these, and the result has the labels of the first.
     """
     if not planes:
         return constant(NONE, out.shape)
-    labelled = [plane for plane in planes if has_units(plane)]
-    if len({varying(compress(plane)) for plane in labelled}) > 1:
-        for plane in labelled:
+    along = [set(varying(compress(plane))) if has_units(plane) else None for plane in planes]
+    widest = set[int]().union(*(dims for dims in along if dims is not None))
+    for plane, dims in zip(planes, along, strict=True):
+        if dims is not None and dims != widest:
             record.leak("mix", f"{record.where} combines each unit with several others", units_in(plane), [out])
-        return constant(NONE, out.shape)
+    planes = [
+        plane if dims is None or dims == widest else constant(NONE, out.shape)
+        for plane, dims in zip(planes, along, strict=True)
+    ]
     met = meet(align(planes, out.shape), [out.dim()])
     record.units.join(met.left, met.right)
     return record.units.find(compress(met.label[..., 0]))

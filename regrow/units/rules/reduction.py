@@ -51,7 +51,9 @@ def _dims(dim: int | list[int] | None, total: int) -> list[int]:
     return [one % total for one in dims] if total else []
 
 
-@rule("_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "topk", "cummax", "cummin")
+@rule(
+    "_softmax", "_safe_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "topk", "cummax", "cummin"
+)
 def along(record: Record, call: Call) -> None:
     """Values along one dimension have an effect on each other."""
     plane = record.labels(call["self"])
