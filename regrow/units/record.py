@@ -125,6 +125,10 @@ class Record:
         """Whether a tensor is a parameter of the very module that is running."""
         return any(name.rpartition(".")[0] == self._watch.module for name in self.parameters(tensor))
 
+    def is_frozen(self, tensor: Tensor) -> bool:
+        """Whether all parameters whose elements a tensor holds are constants in training."""
+        return not any(self._atlas.tensors[name].requires_grad for name in self.parameters(tensor))
+
     def owners(self, tensor: Tensor) -> list[str]:
         """As `parameters`, with buffers."""
         return self._memory.owners(tensor)

@@ -273,3 +273,19 @@ def test_the_meta_device_needs_no_data() -> None:
     model = nn.Sequential(nn.Linear(4000, 4000), nn.ReLU(), nn.Linear(4000, 10)).to("meta")
     graph = find_units(model, torch.empty(512, 4000, device="meta"))
     assert [(group.size, group.status) for group in graph] == [(4000, "free"), (10, "output")]
+
+
+def test_frozen_tables_are_constants() -> None:
+    torch.manual_seed(0)
+    model = Net(
+        lambda m, ids: m.out(m.a(m.tok(ids) + m.pos + m.kind(torch.zeros_like(ids)))),
+        tok=nn.Embedding(9, 6), pos=weight(5, 6), kind=nn.Embedding(2, 6), a=nn.Linear(6, 4), out=nn.Linear(4, 2),
+    )  # fmt: skip
+    model.pos.requires_grad_(False)
+    model.kind.requires_grad_(False)
+    graph = found(model, torch.randint(9, (3, 5)))
+    assert (graph["tok"].status, graph["tok"].producers) == ("free", ("tok.weight",))
+    assert graph.unclaimed == {
+        "pos": "pos does not require grad and is only added, in add of the model",
+        "kind.weight": "kind.weight does not require grad and is only looked up, in embedding of kind",
+    }

@@ -14,7 +14,10 @@ def embedding(record: Record, call: Call) -> None:
     """Rows of a table, or sums of rows: its columns make units. The row for padding is nobody's and stays."""
     weight = call["weight"]
     _leak_choice(record, call, call["indices"], call.get("per_sample_weights"))
-    if record.parameters(weight):
+    if record.parameters(weight) and record.is_frozen(weight):
+        record.leak_parameter(weight, f"does not require grad and is only looked up, in {record.where}", [])
+        units = constant(NONE, (1, weight.size(1)))
+    elif record.parameters(weight):
         units = record.begin(weight, (1,))
         plane = units.expand(weight.shape)
         if call["padding_idx"] >= 0:

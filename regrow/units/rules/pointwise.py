@@ -81,20 +81,17 @@ def _keep_scaled(record: Record, call: Call, weight: Tensor) -> None:
 def join(record: Record, planes: list[Tensor], out: Tensor) -> Tensor:
     """Make one unit of those that meet in an element.
 
-    If units of one value lie along more dimensions than those of another, as values beside a gate for all of them,
-    each unit of the other meets several: that is a mix of these, and the result has the labels of the first.
+    If units of one value lie along other dimensions than those of another, as values beside a gate for all of them,
+    each unit meets several. The result has the labels of the more numerous, and the others are a mix.
     """
     if not planes:
         return constant(NONE, out.shape)
-    along = [set(varying(compress(plane))) if has_units(plane) else None for plane in planes]
-    widest = set[int]().union(*(dims for dims in along if dims is not None))
-    for plane, dims in zip(planes, along, strict=True):
-        if dims is not None and dims != widest:
+    planes = [compress(plane) for plane in planes]
+    along = varying(max(planes, key=lambda plane: len(units_in(plane))))
+    for number, plane in enumerate(planes):
+        if has_units(plane) and varying(plane) != along:
             record.leak("mix", f"{record.where} combines each unit with several others", units_in(plane), [out])
-    planes = [
-        plane if dims is None or dims == widest else constant(NONE, out.shape)
-        for plane, dims in zip(planes, along, strict=True)
-    ]
+            planes[number] = constant(NONE, out.shape)
     met = meet(align(planes, out.shape), [out.dim()])
     record.units.join(met.left, met.right)
     return record.units.find(compress(met.label[..., 0]))
@@ -116,6 +113,9 @@ def claim_affine(record: Record, weight: Tensor, role: Role, plane: Tensor, fres
         return
     label = compress((met.label.reshape(met.label.shape[offset:]) if offset else met.label).expand(weight.shape))
     if role == "bias" and any(size > 1 and dim not in varying(label) for dim, size in enumerate(weight.shape[:-1])):
+        if record.is_frozen(weight):  # sines and cosines
+            record.leak_parameter(weight, f"does not require grad and is only added, in {record.where}", [])
+            return
         record.claim(weight, "incoming", label)  # positions: each unit has many, which are as good as weights
     else:
         record.claim(weight, role, label, fresh=fresh)
