@@ -172,6 +172,15 @@ def relative_positions(m: Net, x: Tensor) -> Tensor:
     return m.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
+def experts(m: Net, x: Tensor) -> Tensor:
+    weights, choice = m.gate(x).softmax(1).topk(2)
+    order = choice.flatten().argsort(stable=True)
+    ends = torch.bincount(choice.flatten(), minlength=3).cumsum(0).int()
+    h = F.relu(torch._grouped_mm(x[order // 2], m.up, ends))
+    found = torch._grouped_mm(h, m.down, ends)[order.argsort()].view(len(x), 2, -1)
+    return m.out((found * weights[..., None]).sum(1))
+
+
 def two_inputs(m: Net, x: Tensor, y: Tensor) -> Tensor:
     return m.out(m.both(F.relu(m.a(x)), m.b(y)))
 
@@ -374,5 +383,13 @@ SEQUENCES = [
         ("v", 8, "free", "v.weight", "out.weight"),
         ("bias", 2, "blocked", "bias.weight", ""),
         ("out", 3, "output", "out.weight", ""),
+    ]),
+    Case("experts", lambda: Net(
+        experts, gate=nn.Linear(8, 3), up=nn.Parameter(torch.randn(3, 8, 4)), down=nn.Parameter(torch.randn(3, 4, 8)),
+        out=nn.Linear(8, 2)), lambda: torch.randn(16, 8), [
+        ("gate", 3, "blocked", "gate.weight", ""),
+        ("up", 12, "free", "up", "down"),
+        ("down", 8, "free", "down", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
     ]),
 ]  # fmt: skip

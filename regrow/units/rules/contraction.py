@@ -80,6 +80,27 @@ def _of_values(record: Record, call: Call, left: Tensor, right: Tensor, shape: t
     return compress(passed[0]) if passed else constant(NONE, shape)
 
 
+@rule("_grouped_mm")
+def experts(record: Record, call: Call) -> None:
+    """Rows [tokens, k] sorted by expert, each block with a matrix of its own from [expert, k, n]."""
+    value, weight, ends = call["self"], call["mat2"], call["offs"]
+    if value.dim() != 2 or weight.dim() != 3 or call["bias"] is not None or not record.parameters(weight):
+        record.leak_operator(call)
+        return
+    if has_units(chosen := record.labels(ends)):
+        record.leak("mix", f"{record.where} picks experts by them", units_in(chosen), call.outputs)
+    plane, rows, start = record.labels(value), [], 0
+    for matrix, end in zip(weight, ends.tolist(), strict=True):
+        units = record.make(matrix, 1)
+        if end > start:
+            met = meet(plane[start:end], [0])
+            record.claim_outgoing(matrix, met, met.label.mT.expand(matrix.shape), value)
+            rows.append(units[:1].expand(end - start, -1))
+        start = end
+    rows.append(constant(NONE, (value.size(0) - start, weight.size(2))))
+    record.write(call.out, compress(torch.cat(rows)))
+
+
 @rule("_trilinear")
 def bilinear(record: Record, call: Call) -> None:
     """Every pair of inputs has a weight: [batch, i], [out, i, j], [batch, j]."""

@@ -138,7 +138,7 @@ def patches(record: Record, call: Call) -> None:
     record.write(call.out, compress(moved.long() + ZERO))
 
 
-@rule("as_strided")
+@rule("as_strided", "as_strided_")
 def as_strided(record: Record, call: Call) -> None:
     """A view whose labels follow from where it lies."""
     record.ignore(call["self"])
