@@ -149,7 +149,11 @@ class _Grouping:
 
     def _join(self, first: Tensor, second: Tensor, role: Role) -> None:
         """Units read by the same weight are one. So are units made by the same weight, if that pairs them off."""
-        one, other = torch.broadcast_tensors(*_cores(self.units.find(first), self.units.find(second)))
+        one, other = _cores(self.units.find(first), self.units.find(second))
+        if role == "incoming" and min(int(one.min()), int(other.min())) >= 0:
+            if len(one.unique()) != len(other.unique()):
+                return  # as of a large tied embedding, without spelling out all pairs
+        one, other = torch.broadcast_tensors(one, other)
         both = (one >= 0) & (other >= 0) & (one != other)
         pairs = torch.stack([one[both], other[both]]).unique(dim=1)
         paired_off = all(len(side.unique()) == pairs.size(1) for side in pairs)
@@ -162,10 +166,11 @@ class _Grouping:
         result = self.units.find(planes[0])
         for plane in planes[1:]:
             shape = result.shape
-            one, other = torch.broadcast_tensors(*_cores(result, self.units.find(plane)))
+            small = _cores(result, self.units.find(plane))
+            one, other = torch.broadcast_tensors(*small)
             clash = (one != other) & (one != UNUSED) & (other != UNUSED)
             if bool(clash.any()):
-                units = torch.cat([one[clash], other[clash]])
+                units = torch.cat([_under(clash, side) for side in small])
                 if role in ("incoming", "outgoing"):
                     self._note(units, "mix", f"{name} also {_CLASH[role]}")
                 else:  # a bias or gain that several units share is reset with none of them
@@ -363,6 +368,12 @@ def _first_along(plane: Tensor, count: int) -> Tensor:
     for _ in range(count):
         plane = plane.select(-1, 0)
     return plane
+
+
+def _under(mask: Tensor, plane: Tensor) -> Tensor:
+    """What a plane that is broadcast to the shape of a mask holds where the mask is set."""
+    dims = [dim for dim in range(mask.dim()) if plane.size(dim) == 1 and mask.size(dim) > 1]
+    return plane[mask.any(dim=dims, keepdim=True) if dims else mask]
 
 
 def _cores(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
