@@ -4,8 +4,7 @@ import pytest
 import torch
 
 import regrow
-from regrow.units.example import tensors_of
-from tests.attachment.test_networks import check, outputs
+from tests.attachment.test_networks import train_and_check
 from tests.units.hand_written import Case
 from tests.units.sequence_networks import SEQUENCES
 
@@ -30,18 +29,7 @@ def test_replacements_are_clean(case: Case) -> None:
     model, example = case.build()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
     plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(0.1, 1), example=example)
-    seen = set()
-    for _ in range(8):
-        before = len(plastic.events)
-        loss = sum(output.square().mean() for output in tensors_of(outputs(model, example)))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        events = plastic.events[before:]
-        seen |= {event.group for event in events}
-        if events:
-            check(plastic, events, example)
-    assert seen == {group.name for group in plastic.groups}
+    train_and_check(plastic, example, steps=8)
 
 
 def test_the_state_of_a_recurrent_layer_is_read_where_the_layer_returns_it() -> None:
