@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from regrow.attachment.hooks import FirstForward, StepHooks, Switch
-from regrow.attachment.service import Request, why_not_served
+from regrow.attachment.service import Request, method_for, served_text, why_not_served
 from regrow.attachment.table import format_table, shorten
 from regrow.attachment.unit_worker import Event, Site, UnitWorker
 from regrow.errors import ConfigError, ModelError, StateError
@@ -77,7 +77,8 @@ class Attachment:
             for group in graph:
                 reason = why_not_served(group, method, self.model, self.optimizer, self._request)
                 if reason is None:
-                    sites.append(Site(group, self.model, method, self._request.init, self._switch))
+                    serving = method_for(group, method) or method
+                    sites.append(Site(group, self.model, serving, self._request.init, self._switch))
                 else:
                     unserved[group.name] = reason
             if not sites:
@@ -120,15 +121,25 @@ class Attachment:
         return tuple(found.values())
 
     def step(self) -> None:
-        """Act once, after your own update of the weights: for manual mode, `attach(..., optimizer=None)`.
+        """Act once, after your own update of the weights: for manual mode, `attach(..., optimizer=None)`. What is read
+        of gradients is read now, with the weights that are there now.
 
         Raises:
-            StateError: there is an optimizer, whose steps are followed by themselves, or `detach` has been called.
+            StateError: there is an optimizer, whose steps are followed by themselves, or `detach` has been called; or
+                units are ranked by gradients, and there are none.
         """
         if not self._attached:
             raise StateError("step() of an attachment that was detached: its hooks are gone. attach() anew.")
         if self.optimizer is not None:
             raise StateError("step() is for manual mode; this attachment follows its optimizer by itself.")
+        by_gradients = [site.group.name for site in self._sites() if site.method.needs == "first_order"]
+        if by_gradients and all(parameter.grad is None for parameter in self.model.parameters()):
+            raise StateError(
+                f"step() found no gradients, by which the units of {shorten(by_gradients)} are ranked. Call it before "
+                "zero_grad()."
+            )
+        for worker in self._workers.values():
+            worker.before_step(None)
         self._after_step()
 
     @contextmanager
@@ -207,7 +218,7 @@ class Attachment:
                 shorten(group.consumers) or "–",
                 shorten(list(dict.fromkeys(laws.get(group.name, [])))) or "–",
                 group.status,
-                "served" + (f"; {'; '.join(group.reasons)}" if group.reasons else "")
+                served_text(group, [worker.method for worker in self._workers.values()])
                 if group.name in served
                 else f"not served: {self.unserved[group.name]}",
             )
@@ -264,8 +275,7 @@ class Attachment:
                 site.schedule.load(state[prefix + "schedule"])
                 site.born = state[prefix + "born"].to(device, copy=True)
                 site.state = {key: state[prefix + key].to(device, copy=True) for key in site.state}
-                for reader in site.readers:
-                    reader.clear()
+                site.clear()
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -278,6 +288,8 @@ class Attachment:
 
     def _before_step(self) -> None:
         if self._switch.on:
+            for worker in self._workers.values():
+                worker.before_step(self.optimizer)
             self._edit_weights("before_step", self._steps + 1)
 
     def _after_step(self) -> None:

@@ -1,6 +1,6 @@
 """Which groups are served, and why the others are not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -51,6 +51,16 @@ class Request:
         return included and not any(isinstance(choice, str) and _is_within(name, choice) for choice in self.exclude)
 
 
+def method_for(group: UnitGroup, method: UnitMethod) -> UnitMethod | None:
+    """The method that serves a group: itself, or the one in its place where no module sees the activation."""
+    return method.without_taps() if method.reads_activations and unseen_by(group) else method
+
+
+def unseen_by(group: UnitGroup) -> tuple[str, ...]:
+    """Names of the parameters that meet the units where no module sees their activation."""
+    return tuple(part.parameter for part in group.having("outgoing") if part.tap is None)
+
+
 def why_not_served(
     group: UnitGroup, method: UnitMethod, model: nn.Module, optimizer: Optimizer | None, request: Request
 ) -> str | None:
@@ -67,11 +77,17 @@ def why_not_served(
         for part in group.having("incoming", "outgoing"):
             if id(parameters[part.parameter]) not in held:
                 return f"the optimizer does not hold {part.parameter}"
-    if method.needs:
-        for part in group.having("outgoing"):
-            if part.tap is None:
-                return f"no module sees the activation that meets {part.parameter}"
+    if method_for(group, method) is None:
+        return f"no module sees the activation that meets {unseen_by(group)[0]}, and {type(method).__name__} needs it"
     return None
+
+
+def served_text(group: UnitGroup, methods: Iterable[UnitMethod]) -> str:
+    """What the table says of a group that these methods serve: how it is read, and what a replacement disturbs."""
+    said = ["served"]
+    if any(method_for(group, method) is not method for method in methods):
+        said.append(f"ranked by gradients, as no module sees the activation that meets {', '.join(unseen_by(group))}")
+    return "; ".join((*said, *group.reasons))
 
 
 def _chooses(choice: Choice, group: UnitGroup) -> bool:

@@ -37,7 +37,7 @@ class Site:
     Args:
         group: the group.
         model: the model whose parameters the group's slices name.
-        method: the method.
+        method: the method, as `method_for` the group.
         init: law of new incoming weights, as for `attach`.
         switch: whether forwards count.
     """
@@ -45,6 +45,7 @@ class Site:
     def __init__(self, group: UnitGroup, model: nn.Module, method: UnitMethod, init: Init, switch: Switch) -> None:
         self.group = group
         self.size = group.size
+        self.method = method
         self._model = model
         regions = [Region(part, _tensor(model, part.parameter)) for part in group.slices]
         self._incoming = [region for region in regions if region.part.role == "incoming"]
@@ -56,12 +57,13 @@ class Site:
         self._recurrent = [region for region in self._outgoing if region.part.parameter in names]
 
         taps: dict[Tap, list[Region]] = {}
-        if method.needs:
+        if method.reads_activations:
             for region in self._outgoing:
-                assert region.part.tap is not None  # what has no tap is not served
+                assert region.part.tap is not None  # else there is another method in its place
                 taps.setdefault(region.part.tap, []).append(region)
         self.readers = [TapReader(model, tap, method.needs == "activations", switch) for tap in taps]
         self._read_by = list(taps.values())
+        self._first_order: Tensor | None = None
 
         self.schedule = method.schedule(self.size)
         self.state = method.initial_state(len(self.readers), self.size)
@@ -106,7 +108,23 @@ class Site:
 
     def seen(self) -> bool:
         """Whether there is something to observe since the last step."""
-        return any(reader.seen for reader in self.readers)
+        return self._first_order is not None or any(reader.seen for reader in self.readers)
+
+    def read_gradients(self, scale: Tensor | None) -> None:
+        """Take the reading of `first_order`, if the method needs it and a backward pass reached the group.
+
+        Args:
+            scale: what the gradients are to be divided by; None for 1.
+        """
+        if self.method.needs == "first_order":
+            found = [sums for region in self._outgoing if (sums := region.first_order()) is not None]
+            self._first_order = (_total(found) if scale is None else _total(found) / scale) if found else None
+
+    def clear(self) -> None:
+        """Forget what was read since the last step."""
+        self._first_order = None
+        for reader in self.readers:
+            reader.clear()
 
     def mean_abs(self) -> list[Tensor]:
         """See `Readings`."""
@@ -115,6 +133,10 @@ class Site:
     def activations(self) -> list[Tensor]:
         """See `Readings`."""
         return [reader.activations() for reader in self.readers]
+
+    def first_order(self) -> Tensor:
+        """See `Readings`."""
+        return torch.zeros_like(self.born, dtype=torch.float32) if self._first_order is None else self._first_order
 
     def outgoing(self) -> list[Tensor]:
         """See `Readings`."""
@@ -182,6 +204,13 @@ class UnitWorker:
         self.sites = sites
         self.generator = generator
 
+    def before_step(self, optimizer: Optimizer | None) -> None:
+        """Read what the step will change."""
+        # A fused optimizer gets gradients as GradScaler left them, and unscales them itself.
+        scale = getattr(optimizer, "grad_scale", None)
+        for site in self.sites:
+            site.read_gradients(scale)
+
     def step(self, optimizer: Optimizer | None) -> list[Event]:
         """Observe, choose among the eligible, replace. Returns what was replaced."""
         chosen: list[tuple[Site, Tensor]] = []
@@ -204,24 +233,23 @@ class UnitWorker:
         if not site.state:
             return {}
         age = site.age()
-        utility = self.method.utility(site, site.state, age.clamp(min=1), Generator())
+        utility = site.method.utility(site, site.state, age.clamp(min=1), Generator())
         return {"utility": torch.where(age > 0, utility, 0.0)}
 
     def _observe(self, site: Site) -> None:
-        if site.readers and site.seen():
-            not_finite = self.method.observe(site, site.state, site.age())
+        if site.seen():
+            not_finite = site.method.observe(site, site.state, site.age())
             if not_finite is not None:
                 site.not_finite |= not_finite
-        for reader in site.readers:
-            reader.clear()
+        site.clear()
 
     def _choose(self, site: Site, due: int) -> Tensor:
         age = site.age()
-        utility = self.method.utility(site, site.state, age, self.generator)
+        utility = site.method.utility(site, site.state, age, self.generator)
         finite = utility.isfinite()
         site.not_finite |= ~finite
         site.warn_if_not_finite()
-        eligible = (age > self.method.maturity_threshold).nonzero().flatten()
+        eligible = (age > site.method.maturity_threshold).nonzero().flatten()
         # A utility that is not finite is no reason to replace a unit: such units come last.
         ranked = torch.where(finite, utility, float("inf"))[eligible].argsort(stable=True)
         return eligible[ranked[:due]]

@@ -1,6 +1,6 @@
 """Continual backpropagation: the remedy of the article."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -23,22 +23,34 @@ class ContinualBackprop(UnitMethod, name="cbp"):
     $\overline{|h-\hat f|}\,\sum|w_{out}|/\sum|w_{in}|$ with $\hat f$ the corrected running mean of $h$, this batch
     included. Sums stand where the code has means, which changes no ranking within a layer.
 
+    `utility_rule="first_order"` averages $|\sum_k w_{out,k}\,\partial L/\partial w_{out,k}|$, with the gradient of the
+    step: what removing the unit would do to the loss, to first order. It needs no activation, so under every rule it
+    ranks the groups whose activation no module sees. It reads all outgoing weights at every step. Second-hand, from a
+    thesis on permuted MNIST: as good as the contribution on ReLU, and better on tanh, where saturated units look useful
+    by their activation.
+
     Args:
         decay_rate: η in [0, 1); 0 uses the utility of the moment.
-        utility_rule: "contribution" (Eq. 1) or "adaptable_contribution".
+        utility_rule: "contribution" (Eq. 1), "adaptable_contribution" or "first_order".
         weight_sums: "when_due" (default) averages the activations and multiplies them by the weight sums of the
             moment when a replacement is due, which costs almost nothing; "each_step" averages the product, as
             Eq. 1 has it and the studies do. On permuted digits the two keep the same accuracy (docs/studies).
     """
 
     decay_rate: float = 0.99
-    utility_rule: Literal["contribution", "adaptable_contribution"] = "contribution"
+    utility_rule: Literal["contribution", "adaptable_contribution", "first_order"] = "contribution"
     weight_sums: Literal["when_due", "each_step"] = "when_due"
 
     @property
     def needs(self) -> Statistic:
         """Deviations from a mean that includes this batch cannot be summed on the way."""
+        if self.utility_rule == "first_order":
+            return "first_order"
         return "activations" if self._adaptable else "mean_abs"
+
+    def without_taps(self) -> "ContinualBackprop":
+        """The same, by gradients."""
+        return replace(self, utility_rule="first_order")
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
@@ -46,7 +58,7 @@ class ContinualBackprop(UnitMethod, name="cbp"):
         check_share(self, "decay_rate")
         if self.decay_rate == 1:
             raise ConfigError("ContinualBackprop.decay_rate must be less than 1: with 1 no utility would ever move.")
-        check_choice(self, "utility_rule", ("contribution", "adaptable_contribution"))
+        check_choice(self, "utility_rule", ("contribution", "adaptable_contribution", "first_order"))
         check_choice(self, "weight_sums", ("when_due", "each_step"))
 
     @property
@@ -55,6 +67,8 @@ class ContinualBackprop(UnitMethod, name="cbp"):
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """Running means: of the contribution, or of the activation at each tap."""
+        if self.needs == "first_order":
+            return {"first_order": torch.zeros(size)}
         each_step = self.weight_sums == "each_step"
         state = {"contribution": torch.zeros(size)} if each_step else {"activation": torch.zeros(taps, size)}
         if self._adaptable:
@@ -63,21 +77,26 @@ class ContinualBackprop(UnitMethod, name="cbp"):
 
     def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor | None:
         """One step of the running means; a reading that is not finite is left out of them."""
+        if self.needs == "first_order":
+            return self._average(state["first_order"], readings.first_order().abs())
         activity = torch.stack(self._deviation(readings, state, age) if self._adaptable else readings.mean_abs())
         if self.weight_sums == "each_step":
-            running, new = state["contribution"], self._weigh(readings, activity)
-        else:
-            running, new = state["activation"], activity
-        finite = new.isfinite()
-        running.lerp_(torch.where(finite, new, running), 1 - self.decay_rate)
-        return ~finite if new.dim() == 1 else ~finite.all(dim=0)
+            return self._average(state["contribution"], self._weigh(readings, activity))
+        return self._average(state["activation"], activity)
 
     def utility(self, readings: Readings, state: dict[str, Tensor], age: Tensor, generator: Generator) -> Tensor:
         """The corrected running mean, weighed now unless that was done at each step."""
         correction = 1 - self.decay_rate ** age.float()
+        if self.needs == "first_order":
+            return state["first_order"] / correction
         if self.weight_sums == "each_step":
             return state["contribution"] / correction
         return self._weigh(readings, state["activation"] / correction)
+
+    def _average(self, running: Tensor, new: Tensor) -> Tensor:
+        finite = new.isfinite()
+        running.lerp_(torch.where(finite, new, running), 1 - self.decay_rate)
+        return ~finite if new.dim() == 1 else ~finite.all(dim=0)
 
     def _deviation(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> list[Tensor]:
         batches = readings.activations()

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from regrow.errors import ConfigError, nearest
 from regrow.methods.schedule import Budget, Schedule
 
-Statistic = Literal["mean_abs", "activations"]
+Statistic = Literal["mean_abs", "activations", "first_order"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class Readings(Protocol):
     def activations(self) -> list[Tensor]:
         """h itself at each tap, of shape (observations, units)."""
 
+    def first_order(self) -> Tensor:
+        """Σ w_out·∂L/∂w_out of each unit, as it was just before the step. It equals Σ h·∂L/∂h over the batch: by how
+        much the loss would fall, to first order, if the unit grew silent.
+        """
+
     def outgoing(self) -> list[Tensor]:
         """Σ|w_out| of each unit, apart for each tap: as they are now, after the step."""
 
@@ -96,8 +101,19 @@ class UnitMethod(Method, ABC):
 
     @property
     def needs(self) -> Statistic | None:
-        """Which of the `Readings` of the activation it asks for; None if it needs no activation."""
+        """Which of the `Readings` it asks for at every step; None if it needs none."""
         return None
+
+    def without_taps(self) -> "UnitMethod | None":
+        """The method that serves in its place where no module sees the activation of a group, by gradients for example.
+        None if there is none: such groups are not served then.
+        """
+        return None if self.reads_activations else self
+
+    @property
+    def reads_activations(self) -> bool:
+        """Whether it needs a tap."""
+        return self.needs in ("mean_abs", "activations")
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
@@ -119,7 +135,7 @@ class UnitMethod(Method, ABC):
     def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor | None:
         """Take in one optimizer step, in place, and return which units had a reading that is not finite.
 
-        Called only when a forward has been counted. `age` is the number of steps since each unit was drawn,
+        Called only when there is something new to read. `age` is the number of steps since each unit was drawn,
         this one included.
         """
 

@@ -1,5 +1,7 @@
 """Reading and writing the elements of single units, in parameters, buffers and optimizer state."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -67,13 +69,21 @@ class Region:
 
     def abs_sums(self) -> Tensor:
         """Σ|w| over the elements of each unit, of shape (units,), in float32."""
-        tensor = self.tensor.detach()
+        return self._sums(_abs_sums, self.tensor.detach())
+
+    def first_order(self) -> Tensor | None:
+        """Σ w·∂L/∂w over the elements of each unit, of shape (units,), in float32; None if there is no gradient."""
+        gradient = self.tensor.grad
+        if gradient is None:
+            return None
+        return self._sums(_plain_sums, self.tensor.detach().float() * gradient.float())
+
+    def _sums(self, sums_along: Callable[[Tensor, int], Tensor], tensor: Tensor) -> Tensor:
         if len(self._dims) == 1:
-            sums = _abs_sums(tensor, self._dims[0])
+            sums = sums_along(tensor, self._dims[0])
             rows = self._rows[0].to(tensor.device)
             return sums[rows[:, 0]] if rows.shape[1] == 1 else sums[rows].sum(dim=1)
-        front = self._front(tensor)[self._place(None)]
-        return front.abs().float().flatten(1).sum(dim=1)
+        return sums_along(self._front(tensor)[self._place(None)], 0)
 
     def clear_state(self, optimizer: Optimizer, units: Tensor) -> None:
         """Set to 0 what the optimizer remembers of these elements, in every state tensor of the parameter's
@@ -96,6 +106,12 @@ class Region:
             around[number] = chosen.shape[1]
             place.append(chosen.reshape(len(chosen), *around))
         return tuple(place)
+
+
+def _plain_sums(tensor: Tensor, dim: int) -> Tensor:
+    """Σw over all dimensions but one."""
+    others = [other for other in range(tensor.dim()) if other != dim]
+    return tensor.sum(dim=others) if others else tensor
 
 
 def _abs_sums(tensor: Tensor, dim: int) -> Tensor:

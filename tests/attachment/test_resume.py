@@ -17,6 +17,7 @@ METHODS = {
     "cbp": "regrow.ContinualBackprop(0.01, 5)",
     "cbp-each-step": "regrow.ContinualBackprop(0.01, 5, weight_sums='each_step')",
     "cbp-adaptable": "regrow.ContinualBackprop(0.01, 5, utility_rule='adaptable_contribution')",
+    "cbp-first-order": "regrow.ContinualBackprop(0.01, 5, utility_rule='first_order')",
     "cbp-bernoulli": "regrow.ContinualBackprop(0.01, 5, budget='bernoulli')",
     "random": "regrow.RandomReplacement(0.01, 5)",
     "l2": "regrow.L2(1e-2)",

@@ -36,10 +36,10 @@ def test_the_state_of_a_recurrent_layer_is_read_where_the_layer_returns_it() -> 
     model, example = next(case for case in SEQUENCES if case.name == "lstm").build()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(0.1, 1), example=example)
-    (group,) = plastic.groups
-    assert group.name == "r.weight_ih_l1"
+    group = plastic.graph["r.weight_ih_l1"]
     taps = {part.parameter: part.tap for part in group.having("outgoing")}
     assert (taps["out.weight"].module, taps["out.weight"].where, taps["out.weight"].exact) == ("out", "input", True)
     own = taps["r.weight_hh_l1"]
     assert (own.module, own.where, own.position, own.exact) == ("r", "output", 0, False)
-    assert "no module sees the activation that meets r.weight_hh_l0" in str(plastic)
+    inner = {part.parameter: part.tap for part in plastic.graph["r.weight_ih_l0"].having("outgoing")}
+    assert inner["r.weight_hh_l0"] is None

@@ -24,6 +24,9 @@ class TwoTaps:
     def activations(self) -> list[Tensor]:
         return self.batches
 
+    def first_order(self) -> Tensor:
+        return torch.tensor([-3.0, 2.0])
+
     def outgoing(self) -> list[Tensor]:
         return self.sums
 
@@ -66,6 +69,17 @@ def test_adaptable_contribution_of_the_first_step(weight_sums: str) -> None:
     method.observe(TwoTaps(H), state, age)
     utility = method.utility(TwoTaps(H), state, age, NO_DRAWS)
     torch.testing.assert_close(utility, torch.tensor([(1.0 * 1 + 1.0 * 3) / 2, (2.0 * 2 + 4.0 * 0.5) / 4]))
+
+
+def test_first_order_averages_the_size_of_the_reading() -> None:
+    """Its sign says whether the unit harms or helps at the moment; both are an effect."""
+    method = ContinualBackprop(utility_rule="first_order", decay_rate=0.5)
+    state = method.initial_state(0, 2)
+    readings = TwoTaps([])
+    for step in (1, 2):
+        age = torch.tensor([step, step])
+        method.observe(readings, state, age)
+        torch.testing.assert_close(method.utility(readings, state, age, NO_DRAWS), torch.tensor([3.0, 2.0]))
 
 
 def test_decay_rate_0_uses_the_moment() -> None:
