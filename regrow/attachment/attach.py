@@ -13,6 +13,7 @@ from regrow.attachment.service import Choice, Request
 from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods import Method, WeightMethod, method_named
 from regrow.units.initial import Init
+from regrow.units.wrappers import without_wrapper
 
 # Live attachments by model, to notice a second one of the same kind. Weak, so that nothing is kept alive.
 _live: "weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[Attachment]]]" = weakref.WeakKeyDictionary()
@@ -62,7 +63,9 @@ def attach(
         StateError: a method of this kind is already attached to this model and optimizer.
     """
     methods = _methods(method)
-    model, optimizer = _without_wrapper(model), _optimizer_within(optimizer)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"attach() needs a torch.nn.Module first, but got {type(model).__name__}.")
+    model, optimizer = without_wrapper(model), _optimizer_within(optimizer)
     if optimizer is None:
         _check_manual(methods)
     else:
@@ -115,15 +118,6 @@ def _choices(setting: str, given: Choice | Sequence[Choice]) -> tuple[Choice, ..
                 f"{setting}= takes names of modules and predicates on a UnitGroup, but got a {type(choice).__name__}."
             )
     return several
-
-
-def _without_wrapper(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"attach() needs a torch.nn.Module first, but got {type(model).__name__}.")
-    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        return _without_wrapper(model.module)
-    compiled_from = getattr(model, "_orig_mod", None)
-    return _without_wrapper(compiled_from) if isinstance(compiled_from, nn.Module) else model
 
 
 def _optimizer_within(optimizer: Any) -> Optimizer | None:

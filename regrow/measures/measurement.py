@@ -15,6 +15,7 @@ from regrow.units.graph import UnitGraph, UnitGroup
 from regrow.units.surgery import Region
 from regrow.units.taps import per_sample, per_unit, record
 from regrow.units.trace import find_units
+from regrow.units.wrappers import without_wrapper
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def measure(
     """
     if not 0 <= dormant_threshold <= 1:
         raise ConfigError(f"dormant_threshold is a share and must lie in [0, 1], but is {dormant_threshold!r}.")
+    model = without_wrapper(model)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

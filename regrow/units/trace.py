@@ -17,6 +17,7 @@ from regrow.units.memory import Atlas, extent, has_memory
 from regrow.units.record import Record
 from regrow.units.rules import rule_for
 from regrow.units.sightings import Watch
+from regrow.units.wrappers import without_wrapper
 
 
 def find_units(model: nn.Module, example: Any) -> UnitGraph:
@@ -26,7 +27,7 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
     its parameters, buffers, flags, hooks and the random generators are as before.
 
     Args:
-        model: any network, not wrapped (by DDP, compile, ...).
+        model: any network. Wrappers of DDP and `torch.compile` are looked through, and names are those within.
         example: what it is called with: a tensor, a tuple (positional arguments), a dict (keyword arguments), or a
             callable that takes the model and returns what the loss reads. Only what is returned counts as output.
 
@@ -36,6 +37,7 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"find_units() needs a torch.nn.Module, but got {type(model).__name__}.")
+    model = without_wrapper(model)
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     _check(parameters)
     tensors = {name: tensor for name, tensor in {**parameters, **buffers}.items() if has_memory(tensor)}

@@ -13,6 +13,7 @@ from regrow.errors import ConfigError, ModelError
 from regrow.units.example import run, tensors_of, untouched
 from regrow.units.graph import Slice, UnitGraph, UnitGroup
 from regrow.units.trace import find_units
+from regrow.units.wrappers import without_wrapper
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def verify(
     under random weights. Afterwards the model is exactly as before.
 
     Args:
-        model: any network.
+        model: any network, as for `find_units`.
         example: as for `find_units`. Elements that are all zero hide effects.
         graph: what to prove; by default what `find_units` returns.
         units_per_group: how many units of each group to try, spread evenly.
@@ -101,6 +102,7 @@ def verify(
     if units_per_group < 1:
         raise ConfigError(f"verify() needs at least 1 as units_per_group=, but got {units_per_group!r}.")
     graph = find_units(model, example) if graph is None else graph
+    model = without_wrapper(model)
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ModelError(
