@@ -103,6 +103,8 @@ class Attachment:
 
     def find_units_at_first_forward(self) -> None:
         """Take the first forward that counts as the example."""
+        if isinstance(self.model, torch.jit.RecursiveScriptModule):
+            raise ModelError("A scripted module takes no hooks, so its first forward cannot be seen. Give example=.")
 
         def trace(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.find_units(lambda model: model(*args, **kwargs))

@@ -257,7 +257,7 @@ class UnitWorker:
 
 def _tensor(model: nn.Module, name: str) -> Tensor:
     owner, _, attribute = name.rpartition(".")
-    tensor: Tensor = getattr(model.get_submodule(owner), attribute)
+    tensor: Tensor = getattr(nn.Module.get_submodule(model, owner), attribute)  # also of TorchScript
     return tensor
 
 

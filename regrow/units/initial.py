@@ -74,7 +74,7 @@ def law_for(model: nn.Module, region: Region, init: Init = None) -> Law:
             raise ConfigError(f"There is no initial law {init!r} for init=; {nearest(str(init), _NAMED)}")
         return _NAMED[init](region.fan_in, init)
     owner, _, name = region.part.parameter.rpartition(".")
-    return _own_law(model.get_submodule(owner), name) or _present_law(region.tensor)
+    return _own_law(nn.Module.get_submodule(model, owner), name) or _present_law(region.tensor)
 
 
 def _present_law(tensor: Tensor) -> Law:
