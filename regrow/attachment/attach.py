@@ -38,6 +38,13 @@ def attach(
     layers that are then re-drawn together, and, as is usual practice though not function-preserving, units of
     a single layer that a norm couples. `print` the result to see every group, and why others are left alone.
 
+    Where units are coupled, a replacement disturbs the others: the new incoming weights go into a norm's statistics
+    although the outgoing weights are 0. From `python -m benchmarks.coupling`, as a share of how far the output moves
+    when the unit is removed altogether, the largest of 8 units, at widths 32, 128, 512: perceptron with layer norm
+    0.41, 0.27, 0.14; convolution with group norm of 8 channels 1.2, 0.6, 1.0, so that small groups are best left out by
+    `exclude=lambda group: group.status == "coupled"`; stream of a transformer 0.10, 0.10, 0.06 with norms first, and
+    0.5, 0.6, 1.6 with norms last. For free and shared units it is exactly 0, as `regrow.verify` shows.
+
     Args:
         model: any network. Wrappers of DDP and `torch.compile` are looked through.
         optimizer: any torch optimizer that holds its parameters; None for manual mode, in which you call
@@ -49,7 +56,7 @@ def attach(
             parameters a weight method edits.
         exclude: leave these alone; as `include`.
         include_coupled: also serve coupled groups that several layers make, such as the residual stream of a
-            transformer. Replacing a unit there disturbs the others through the norms' statistics.
+            transformer. Replacing a unit there disturbs the others, as said above.
         init: law of new incoming weights: "kaiming_uniform", "kaiming_normal", "lecun_uniform", "lecun_normal", or
             a callable `(group, units, shape, generator) -> Tensor` with shape (number of units, *one unit's
             incoming slice). By default the law that the module itself starts with.
