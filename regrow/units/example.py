@@ -77,6 +77,12 @@ def tensors_of(result: Any, depth: int = 6) -> Iterator[Tensor]:
             yield from tensors_of(item, depth - 1)
 
 
+def python_draws() -> object:
+    """State of the random generators of Python and NumPy, to compare."""
+    _, keys, place, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), keys.tobytes(), place, rest
+
+
 def uncompiled() -> AbstractContextManager[Any]:
     """Compiled parts of a model run as they were written."""
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):

@@ -30,6 +30,7 @@ class Evidence:
         counted: numbers of those that matter in any case.
         read: numbers of those that met a parameter on their way, so that it is not the output that makes them.
         outputs: units in what the network returned.
+        random_parts: whether random numbers may choose which parts of the network run.
     """
 
     units: Units
@@ -40,6 +41,7 @@ class Evidence:
     counted: set[int] = field(default_factory=set)
     read: set[int] = field(default_factory=set)
     outputs: list[Tensor] = field(default_factory=list)
+    random_parts: bool = False
 
     def note(self, leak: Leak) -> int:
         """Add a leak and return its number; one that is known already keeps its own."""
@@ -230,7 +232,7 @@ class _Grouping:
         read = any(role == "outgoing" for _, role in held)
         if returned:
             return "output", ("the network returns it",)
-        if not read and kinds == {"end"}:
+        if not read and "end" in kinds:
             return "output", shown
         if kinds - {"norm"}:
             return "blocked", shown
@@ -246,6 +248,8 @@ class _Grouping:
                 return leak.reason
         if any(claim.name == name for claim in self.evidence.claims):
             return f"{name} meets values of no unit, or of several"
+        if self.evidence.random_parts:
+            return "no run of the example reached it, and random numbers may choose what runs"
         return "the example does not reach it"
 
     # Slices.

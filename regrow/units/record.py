@@ -12,7 +12,7 @@ from regrow.units.evidence import Claim, Leak, LeakKind
 from regrow.units.graph import Role
 from regrow.units.grouping import Evidence
 from regrow.units.labels import NONE, Met, Units, constant, core, has_units, meet, units_in
-from regrow.units.memory import Atlas, Memory
+from regrow.units.memory import Atlas, Memory, has_memory
 from regrow.units.sightings import Watch
 
 
@@ -40,6 +40,7 @@ class Record:
         self._handled: set[int] = set()
         self._statistics: set[int] = set()
         self._turned: dict[int, int] = {}
+        self._random = self.evidence.note(Leak("value", "draws random numbers", constant(NONE, (0,))))
         self._passes = count()
         self._pass = 0
         self._memory = Memory(atlas, self.units)
@@ -50,15 +51,26 @@ class Record:
         self._memory = Memory(self._atlas, self.units)
         self._watch.begin_pass(self._memory)
 
-    def end_pass(self, outputs: Iterable[Tensor], buffers: Iterable[str]) -> None:
-        """Note what reached the outputs, and what was kept in buffers."""
+    def end_pass(self, outputs: Sequence[Tensor], kept: Iterable[tuple[str, Tensor]]) -> None:
+        """Note what reached the outputs, and what the modules keep for the next forward."""
         for output in outputs:
             self.evidence.outputs.append(units_in(self.labels(output)))
             self.evidence.returned |= self._memory.leaks(output)
-        for name in buffers:
-            statistic = any(claim.name == name and claim.role == "statistic" for claim in self.evidence.claims)
-            if not statistic and has_units(plane := self.labels(self._atlas.tensors[name])):
+        returned = {output.untyped_storage()._cdata for output in outputs}
+        statistics = {claim.name for claim in self.evidence.claims if claim.role == "statistic"}
+        for name, tensor in kept:
+            if not has_memory(tensor) or tensor.untyped_storage()._cdata in returned:
+                continue
+            if name in statistics and tensor is self._atlas.tensors[name]:
+                continue
+            if has_units(plane := self.labels(tensor)):
                 self._count(self.leak("state", f"{name} keeps it between forwards", units_in(plane), []))
+            self._count(*(self._memory.leaks(tensor) - {self._random}))
+
+    @property
+    def random_parts(self) -> bool:
+        """Whether random numbers left for Python, where they can choose which parts of the network run."""
+        return self._random in self.evidence.counted
 
     def follow(self, call: Call, rule: Callable[["Record", Call], None] | None) -> None:
         """Apply a rule to a call that has run, and account for whatever the rule leaves open."""
@@ -71,6 +83,8 @@ class Record:
                 self.leave(tensor, self.where)
             return
         arriving = set().union(*(self._memory.leaks(tensor) for tensor in call.inputs))
+        if torch.Tag.nondeterministic_seeded in call.operator.tags:
+            arriving.add(self._random)
         if rule is None:
             self.leak_operator(call)
         else:

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 
 from regrow.errors import ModelError
 from regrow.units.call import Call
-from regrow.units.example import decomposed, describe, run, tensors_of, uncompiled, untouched
+from regrow.units.example import decomposed, describe, python_draws, run, tensors_of, uncompiled, untouched
 from regrow.units.exits import Exits
 from regrow.units.graph import UnitGraph
 from regrow.units.grouping import group_units
@@ -17,14 +17,16 @@ from regrow.units.memory import Atlas, extent, has_memory
 from regrow.units.record import Record
 from regrow.units.rules import rule_for
 from regrow.units.sightings import Watch
+from regrow.units.state import forgotten, kept
 from regrow.units.wrappers import without_wrapper
 
 
 def find_units(model: nn.Module, example: Any) -> UnitGraph:
     """Find all units of a network, and every element of every parameter that belongs to each.
 
-    The model runs twice on the example, in its present mode (training or evaluation) and in the other; afterwards
-    its parameters, buffers, flags, hooks and the random generators are as before.
+    The model runs twice on the example, in its present mode (training or evaluation) and in the other, and more often
+    where random numbers may choose which parts run; afterwards its parameters, buffers, attributes, flags, hooks and
+    the random generators are as before.
 
     Args:
         model: any network. Wrappers of DDP and `torch.compile` are looked through, and names are those within.
@@ -49,23 +51,37 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
         for training in (present, not present):
             if training != present:
                 model.train(training)
-            record.begin_pass()
-            try:
-                with watch.on(), _Dispatch(record), Exits(record.leave):
-                    result = run(model, example)
-            except ModelError:
-                if training or training == present:
-                    raise
-                continue  # it learns in training mode, so a model that cannot be evaluated so is no obstacle
-            outputs = [output for output in tensors_of(result) if has_memory(output)]
-            if not outputs:
-                raise ModelError(
-                    f"{type(model).__name__} returned no tensor but {describe(result)}, so it cannot be told what its "
-                    "units have an effect on. Give as example= a callable that takes the model and returns what the "
-                    "loss reads."
-                )
-            record.end_pass(outputs, [name for name in buffers if name in tensors])
+            for _ in range(_RUNS):
+                drawn = python_draws()
+                try:
+                    _follow(model, example, record, watch)
+                except ModelError:
+                    if training or training == present:
+                        raise
+                    break  # it learns in training mode, so a model that cannot be evaluated so is no obstacle
+                if not record.random_parts and drawn == python_draws():
+                    break
+                record.evidence.random_parts = True
     return group_units(record.evidence, parameters, tensors)
+
+
+_RUNS = 8  # in each mode, where random numbers may choose which parts run, as with layers that are dropped
+
+
+def _follow(model: nn.Module, example: Any, record: Record, watch: Watch) -> None:
+    """One labelled forward."""
+    record.begin_pass()
+    with forgotten(model):
+        with watch.on(), _Dispatch(record), Exits(record.leave):
+            result = run(model, example)
+        outputs = [output for output in tensors_of(result) if has_memory(output)]
+        if not outputs:
+            raise ModelError(
+                f"{type(model).__name__} returned no tensor but {describe(result)}, so it cannot be told what its "
+                "units have an effect on. Give as example= a callable that takes the model and returns what the "
+                "loss reads."
+            )
+        record.end_pass(outputs, kept(model))
 
 
 def _check(parameters: Mapping[str, Tensor]) -> None:

@@ -1,17 +1,20 @@
 """Proving a unit graph on the real network."""
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
 from regrow.errors import ConfigError, ModelError
 from regrow.units.example import run, tensors_of, untouched
 from regrow.units.graph import Slice, UnitGraph, UnitGroup
+from regrow.units.state import forgotten
 from regrow.units.trace import find_units
 from regrow.units.wrappers import without_wrapper
 
@@ -160,8 +163,11 @@ class _Prover:
         for name, tensor in self.live.items():
             tensor.copy_(self.present[name])
         torch.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
         self.model.train(training)
-        return [tensor.clone() for tensor in tensors_of(run(self.model, self.example))]
+        with forgotten(self.model):
+            return [tensor.clone() for tensor in tensors_of(run(self.model, self.example))]
 
     def check(self, group: UnitGroup, count: int) -> Check:
         spread = torch.linspace(0, group.size - 1, min(count, group.size))
