@@ -52,17 +52,18 @@ def _dims(dim: int | list[int] | None, total: int) -> list[int]:
 
 
 @rule(
-    "_softmax", "_safe_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "topk", "cummax", "cummin"
-)
+    "_softmax", "_safe_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "topk", "cummax",
+    "cummin", "_fft_c2c", "_fft_r2c", "_fft_c2r",
+)  # fmt: skip
 def along(record: Record, call: Call) -> None:
-    """Values along one dimension have an effect on each other."""
+    """Values along one dimension, or a few, have an effect on each other."""
     plane = record.labels(call["self"])
-    dim = call["dim"] % max(plane.dim(), 1)
-    if dim in varying(plane) and has_units(plane):
+    dims = _dims(call["dim"], plane.dim())
+    if has_units(plane) and any(dim in varying(plane) for dim in dims):
         record.leak("mix", f"{record.where} makes units depend on each other", units_in(plane), call.outputs)
         return
     for out in call.outputs:
-        sizes = [size if place != dim else 1 for place, size in enumerate(plane.shape)]
+        sizes = [1 if place in dims else size for place, size in enumerate(plane.shape)]
         record.write(out, core(plane).expand(sizes).expand(out.shape).clamp(min=NONE))
 
 
