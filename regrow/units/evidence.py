@@ -1,11 +1,13 @@
 """What the forward tells about units: claims on parameters, and leaks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from regrow.units.graph import Role
+from regrow.units.labels import Units
 from regrow.units.memory import Geometry
 from regrow.units.sightings import Sighting
 
@@ -55,3 +57,41 @@ class Leak:
     reason: str
     units: Tensor
     parameter: str | None = None
+
+
+@dataclass(eq=False)
+class Evidence:
+    """All that the forward told.
+
+    Attributes:
+        units: numbers that planes refer to.
+        sightings: of values by modules.
+        claims: uses of parameters, in forward order.
+        leaks: effects beyond labels.
+        returned: numbers of the leaks that reached an output.
+        counted: numbers of those that matter in any case.
+        read: numbers of those that met a parameter on their way, so that it is not the output that makes them.
+        outputs: units in what the network returned.
+        random_parts: whether random numbers may choose which parts of the network run.
+    """
+
+    units: Units
+    sightings: list[Sighting]
+    claims: list[Claim] = field(default_factory=list)
+    leaks: list[Leak] = field(default_factory=list)
+    returned: set[int] = field(default_factory=set)
+    counted: set[int] = field(default_factory=set)
+    read: set[int] = field(default_factory=set)
+    outputs: list[Tensor] = field(default_factory=list)
+    random_parts: bool = False
+    _numbers: dict[tuple[str, str | None], list[int]] = field(default_factory=dict)
+
+    def note(self, leak: Leak) -> int:
+        """Add a leak and return its number; one that is known already keeps its own."""
+        alike = self._numbers.setdefault((leak.reason, leak.parameter), [])
+        for number in alike:
+            if torch.equal(self.leaks[number].units, leak.units):
+                return number
+        alike.append(len(self.leaks))
+        self.leaks.append(leak)
+        return alike[-1]
