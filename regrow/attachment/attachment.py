@@ -11,12 +11,12 @@ from torch.optim import Optimizer
 
 from regrow.attachment.hooks import FirstForward, StepHooks, Switch
 from regrow.attachment.service import Request, method_for, served_text, why_not_served
-from regrow.attachment.table import format_table, shorten
 from regrow.attachment.unit_worker import Event, Site, UnitWorker
 from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods.generator import seeded_generator
 from regrow.methods.method import Method, UnitMethod, Update, WeightMethod
 from regrow.units.graph import UnitGraph, UnitGroup
+from regrow.units.table import Row, format_table, shorten
 from regrow.units.trace import find_units
 
 
@@ -137,8 +137,8 @@ class Attachment:
         by_gradients = [site.group.name for site in self._sites() if site.method.needs == "first_order"]
         if by_gradients and all(parameter.grad is None for parameter in self.model.parameters()):
             raise StateError(
-                f"step() found no gradients, by which the units of {shorten(by_gradients)} are ranked. Call it before "
-                "zero_grad()."
+                f"step() found no gradients, by which the units of {', '.join(shorten(by_gradients))} are ranked. "
+                "Call it before zero_grad()."
             )
         for worker in self._workers.values():
             worker.before_step(None)
@@ -203,6 +203,16 @@ class Attachment:
         return figures
 
     def __str__(self) -> str:
+        return self.table()
+
+    def table(self, verbose: bool = False) -> str:
+        """What `print` shows: every group of units, which parameters make and read it, the law of its new weights,
+        and whether it is served or why not; and the parameters of no unit, with the reason.
+
+        Args:
+            verbose: a row for each group, with all names and texts in full. Otherwise groups that repeat layer after
+                layer share one row, and long lists of names are cut.
+        """
         methods = ", ".join(str(method) for method in self.methods)
         optimizer = "no optimizer" if self.optimizer is None else type(self.optimizer).__name__
         title = f"regrow: {methods}\non {type(self.model).__name__} with {optimizer}"
@@ -210,28 +220,25 @@ class Attachment:
             return f"{title}; it edits weights only"
         if self.graph is None:
             return f"{title}; units are found at the first training forward"
-        served = {group.name for group in self.groups}
-        laws = {site.group.name: [law.description for law in site.laws] for site in self._sites()}
+        laws = {site.group.name: tuple(law.description for law in site.laws) for site in self._sites()}
+        methods_at_work = [worker.method for worker in self._workers.values()]
         rows = [
-            (
+            Row(
                 group.name,
-                str(group.size),
-                shorten(group.producers) or "–",
-                shorten(group.consumers) or "–",
-                shorten(list(dict.fromkeys(laws.get(group.name, [])))) or "–",
+                group.size,
+                group.producers,
+                group.consumers,
                 group.status,
-                served_text(group, [worker.method for worker in self._workers.values()])
-                if group.name in served
+                served_text(group, methods_at_work)
+                if group.name in laws
                 else f"not served: {self.unserved[group.name]}",
+                laws.get(group.name, ()),
             )
             for group in self.graph
         ]
-        header = ("group", "units", "made by", "read by", "new weights", "status", "")
         units = sum(group.size for group in self.groups)
-        counted = f"{len(served)} of {len(rows)} groups served, {units} units"
-        left = "".join(f"\n  {name}: {reason}" for name, reason in self.graph.unclaimed.items())
-        footer = f"\n\nparameters of no unit:{left}" if left else ""
-        return f"{title}; {counted}\n\n{format_table(header, rows)}{footer}"
+        counted = f"{len(laws)} of {len(rows)} groups served, {units} units"
+        return f"{title}; {counted}\n\n{format_table(rows, self.graph.unclaimed, verbose=verbose)}"
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that `load_state_dict` needs for going on bit-identically, as tensors only. Empty as long as

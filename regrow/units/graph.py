@@ -1,11 +1,14 @@
 """What the units of a network are: the data that `find_units` returns and everything above reads."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from regrow.units.table import Row, format_table
 
 Role = Literal["incoming", "bias", "gain", "statistic", "outgoing"]
 Status = Literal["free", "shared", "coupled", "blocked", "output", "unused"]
@@ -117,3 +120,23 @@ class UnitGraph:
             if group.name == name:
                 return group
         raise KeyError(name)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def table(self, verbose: bool = False) -> str:
+        """What `print` shows: every group, which parameters make and read it, its status with the reasons; and the
+        parameters of no unit, with the reason.
+
+        Args:
+            verbose: a row for each group, with all names and reasons in full. Otherwise groups that repeat layer after
+                layer share one row, and long lists of names are cut.
+        """
+        counts = Counter(group.status for group in self.groups)
+        title = f"{len(self.groups)} groups" + (": " if counts else "")
+        title += ", ".join(f"{count} {status}" for status, count in counts.items())
+        rows = [
+            Row(group.name, group.size, group.producers, group.consumers, group.status, "; ".join(group.reasons))
+            for group in self.groups
+        ]
+        return f"{title}\n\n{format_table(rows, self.unclaimed, 'reasons', verbose)}"

@@ -326,7 +326,7 @@ def test_a_coupled_stream_of_several_layers_is_served_on_request_only() -> None:
     torch.manual_seed(0)
     _, _, plastic = _attached(model=PreNorm(), example=batch(0)[0])
     assert [group.name for group in plastic.groups] == ["up"]
-    assert "made by several layers and coupled: include_coupled=True serves it" in str(plastic)
+    assert "made by several layers and coupled: include_coupled=True serves it" in plastic.table(verbose=True)
 
     method = regrow.ContinualBackprop(0.05, 2)
     model, optimizer, plastic = _attached(method, model=PreNorm(), example=batch(0)[0], include_coupled=True)
