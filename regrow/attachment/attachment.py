@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.jit._script import RecursiveScriptModule
 from torch.optim import Optimizer
 
 from regrow.attachment.hooks import FirstForward, StepHooks, Switch
@@ -103,7 +104,7 @@ class Attachment:
 
     def find_units_at_first_forward(self) -> None:
         """Take the first forward that counts as the example."""
-        if isinstance(self.model, torch.jit.RecursiveScriptModule):
+        if isinstance(self.model, RecursiveScriptModule):
             raise ModelError("A scripted module takes no hooks, so its first forward cannot be seen. Give example=.")
 
         def trace(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

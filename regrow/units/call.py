@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from regrow.units.memory import has_memory
@@ -43,6 +44,16 @@ class Call:
     def name(self) -> str:
         """The operator's name without its namespace and overload."""
         return str(self.operator._schema.name.rpartition("::")[2])
+
+    @property
+    def title(self) -> str:
+        """The operator's name for people: with its namespace, unless it is one of torch's own."""
+        return str(self.operator._schema.name).removeprefix("aten::")
+
+    @property
+    def packed(self) -> bool:
+        """Whether an argument holds weights in a form of its own, as quantised layers have them."""
+        return any(isinstance(value, torch.ScriptObject) for value in self._values.values())
 
     @property
     def inputs(self) -> list[Tensor]:

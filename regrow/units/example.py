@@ -79,8 +79,8 @@ def tensors_of(result: Any, depth: int = 6) -> Iterator[Tensor]:
 
 def python_draws() -> object:
     """State of the random generators of Python and NumPy, to compare."""
-    _, keys, place, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), keys.tobytes(), place, rest
+    of_numpy = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), of_numpy["key"].tobytes(), of_numpy["pos"]
 
 
 def uncompiled() -> AbstractContextManager[Any]:

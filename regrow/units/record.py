@@ -15,6 +15,8 @@ from regrow.units.labels import NONE, Met, Units, constant, core, has_units, mee
 from regrow.units.memory import Atlas, Memory, has_memory
 from regrow.units.sightings import Watch
 
+_NO_RULE = "has no rule yet (regrow/units/rules/README.md says how to add one)"
+
 
 class Record:
     """What is known during a forward, and what it has shown.
@@ -76,7 +78,7 @@ class Record:
         """Apply a rule to a call that has run, and account for whatever the rule leaves open."""
         if not any(self.knows(tensor) for tensor in call.inputs) and rule is None:
             return
-        self.where = f"{call.name} of {self._watch.module or 'the model'}"
+        self.where = f"{call.title} of {self._watch.module or 'the model'}"
         self._handled, self._turned = set(), {}
         if call.hides:
             for tensor in call.inputs:
@@ -85,7 +87,9 @@ class Record:
         arriving = set().union(*(self._memory.leaks(tensor) for tensor in call.inputs))
         if torch.Tag.nondeterministic_seeded in call.operator.tags:
             arriving.add(self._random)
-        if rule is None:
+        if call.packed:
+            self.leak_operator(call, "takes packed weights, as of a quantised layer: single ones cannot be set")
+        elif rule is None:
             self.leak_operator(call)
         else:
             try:
@@ -289,7 +293,7 @@ class Record:
                 leak = Leak("norm", f"{self.where} takes statistics over several units", units)
                 self._turned[number] = self.evidence.note(leak)
 
-    def leak_operator(self, call: Call, problem: str = "has no rule yet") -> None:
+    def leak_operator(self, call: Call, problem: str = _NO_RULE) -> None:
         """Note that it is not known what an operator does. Its results carry no labels."""
         units = [units_in(self.labels(tensor)) for tensor in call.inputs]
         results = [*call.outputs, *call.written]

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.jit._script import RecursiveScriptModule
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
@@ -74,7 +74,7 @@ class Watch:
         handles: list[RemovableHandle] = []
         try:
             for module in self._names:
-                if isinstance(module, torch.jit.RecursiveScriptModule):
+                if isinstance(module, RecursiveScriptModule):
                     continue  # takes no hooks
                 handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
                 handles.append(module.register_forward_hook(self._leave, always_call=True))

@@ -18,7 +18,8 @@ def forgotten(model: nn.Module) -> Iterator[None]:
     before, so that every forward starts alike. What is written into a buffer in place stays.
     """
     before = [(module, _attributes(module), dict(module._buffers.items())) for module in model.modules()]
-    contents = [(value, copy(value)) for _, found, _ in before for value in found.values() if type(value) in _CONTAINERS]
+    values = [value for _, attributes, _ in before for value in attributes.values()]
+    contents = [(value, copy(value)) for value in values if type(value) in _CONTAINERS]
     try:
         yield
     finally:

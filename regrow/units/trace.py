@@ -1,5 +1,6 @@
 """Finding units: one real forward in which every value carries, beside its elements, which unit each depends on."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
         raise ModelError(f"find_units() needs a torch.nn.Module, but got {type(model).__name__}.")
     model = without_wrapper(model)
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-    _check(parameters)
+    _check(model, parameters)
     tensors = {name: tensor for name, tensor in {**parameters, **buffers}.items() if has_memory(tensor)}
     atlas = Atlas(tensors)
     watch = Watch(model)
@@ -84,7 +85,19 @@ def _follow(model: nn.Module, example: Any, record: Record, watch: Watch) -> Non
         record.end_pass(outputs, kept(model))
 
 
-def _check(parameters: Mapping[str, Tensor]) -> None:
+def _check(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    if not parameters:
+        raise ModelError(
+            f"{type(model).__name__} has no parameters, so it has no units. If its weights were packed by "
+            "quantisation, find units, or attach, before that."
+        )
+    sharded = sys.modules.get("torch.distributed.fsdp")
+    for name, module in model.named_modules():
+        if sharded is not None and isinstance(module, sharded.FullyShardedDataParallel):
+            raise ModelError(
+                f"{name or 'The model'} is wrapped by FullyShardedDataParallel, whose parameters hold part of each "
+                "unit. Find units, or attach, before sharding the model."
+            )
     spans: dict[int, list[tuple[int, int, str]]] = {}
     for name, parameter in parameters.items():
         if is_traceable_wrapper_subclass(parameter):

@@ -257,7 +257,10 @@ def test_sparse_constants() -> None:
     model, example = two_layers(lambda m, h: torch.sparse.mm(m.adjacency, h))
     model.register_buffer("adjacency", torch.eye(4).to_sparse())
     group = found(model, example)["a"]
-    assert (group.status, group.reasons) == ("blocked", ("_sparse_addmm of the model has no rule yet",))
+    assert (group.status, group.reasons) == (
+        "blocked",
+        ("_sparse_addmm of the model has no rule yet (regrow/units/rules/README.md says how to add one)",),
+    )
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's compiler, of itself

@@ -64,6 +64,18 @@ def pack(record: Record, call: Call) -> None:
     record.write(call.outputs[0], plane[0, 0].expand(call.outputs[0].shape))
 
 
+@rule("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount")
+def of_some_length(record: Record, call: Call) -> None:
+    """As many results as the values make."""
+    for source in call.inputs:
+        if has_units(plane := record.labels(source)):
+            record.leak(
+                "mix", f"the values decide the shape that {record.where} returns", units_in(plane), call.outputs
+            )
+    for out in call.outputs:
+        record.write(out, constant(NONE, out.shape))
+
+
 def _leak_choice(record: Record, call: Call, *choices: Tensor | None) -> None:
     for choice in choices:
         if choice is not None and has_units(plane := record.labels(choice)):

@@ -13,7 +13,8 @@ _STATISTICS = ("mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vec
 
 @rule(
     "sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "any", "all", "argmax",
-    "argmin", "norm", "linalg_vector_norm", "logsumexp", "median", "aminmax", "count_nonzero", "nansum",
+    "argmin", "norm", "linalg_vector_norm", "logsumexp", "median", "aminmax", "count_nonzero", "nansum", "_is_all_true",
+    "_is_any_true",
 )  # fmt: skip
 def reduce(record: Record, call: Call) -> None:
     """A value per position of the dimensions that stay."""
