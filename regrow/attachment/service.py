@@ -10,6 +10,7 @@ from regrow.errors import ConfigError, nearest
 from regrow.methods.method import UnitMethod
 from regrow.units.graph import UnitGroup
 from regrow.units.initial import Init
+from regrow.units.parametrized import Parametrized, behind, parameters_behind
 
 Choice = str | Callable[[UnitGroup], bool]
 
@@ -73,11 +74,16 @@ def why_not_served(
         return "; ".join((*group.reasons, "made by several layers and coupled: include_coupled=True serves it"))
     if optimizer is not None:
         held = {id(parameter) for parameters in optimizer.param_groups for parameter in parameters["params"]}
-        parameters = dict(model.named_parameters(remove_duplicate=False))
         for part in group.having("incoming", "outgoing"):
-            if id(parameters[part.parameter]) not in held:
-                return f"the optimizer does not hold {part.parameter}"
-    if method_for(group, method) is None:
+            for name, parameter in parameters_behind(model, part.parameter).items():
+                if id(parameter) not in held:
+                    return f"the optimizer does not hold {name}"
+    serving = method_for(group, method)
+    if serving is not None and serving.needs == "first_order":
+        for part in group.having("outgoing"):
+            if isinstance(behind(model, part.parameter), Parametrized):
+                return f"{part.parameter} is computed by a parametrization, so it has no gradient to rank by"
+    if serving is None:
         return f"no module sees the activation that meets {unseen_by(group)[0]}, and {type(method).__name__} needs it"
     return None
 
@@ -85,9 +91,19 @@ def why_not_served(
 def served_text(group: UnitGroup, methods: Iterable[UnitMethod]) -> str:
     """What the table says of a group that these methods serve: how it is read, and what a replacement disturbs."""
     said = ["served"]
-    if any(method_for(group, method) is not method for method in methods):
+    serving = [(method, method_for(group, method)) for method in methods]
+    if any(method is not chosen for method, chosen in serving):
         said.append(f"ranked by gradients, as no module sees the activation that meets {', '.join(unseen_by(group))}")
+    if near := _read_nearly(group):
+        if any(chosen is not None and chosen.reads_activations for _, chosen in serving):
+            said.append(f"activation read nearly, at {' and '.join(near)}")
     return "; ".join((*said, *group.reasons))
+
+
+def _read_nearly(group: UnitGroup) -> list[str]:
+    """Where the activation is read, if the value seen there is not the very one that meets the outgoing weights."""
+    taps = [part.tap for part in group.having("outgoing") if part.tap is not None and not part.tap.exact]
+    return list(dict.fromkeys(f"the {tap.where} of {tap.module or 'the model'}" for tap in taps))
 
 
 def _chooses(choice: Choice, group: UnitGroup) -> bool:

@@ -13,6 +13,7 @@ from regrow.errors import ConfigError, StateError
 from regrow.methods.method import UnitMethod
 from regrow.units.graph import Tap, UnitGroup
 from regrow.units.initial import Init, law_for
+from regrow.units.parametrized import behind, parameters_behind
 from regrow.units.surgery import Region
 
 
@@ -47,7 +48,7 @@ class Site:
         self.size = group.size
         self.method = method
         self._model = model
-        regions = [Region(part, _tensor(model, part.parameter)) for part in group.slices]
+        regions = [Region(part, behind(model, part.parameter)) for part in group.slices]
         self._incoming = [region for region in regions if region.part.role == "incoming"]
         self._outgoing = [region for region in regions if region.part.role == "outgoing"]
         self._resting = [region for region in regions if region.part.role in ("bias", "gain", "statistic")]
@@ -74,7 +75,7 @@ class Site:
 
     def follow_device(self) -> None:
         """Keep the state where the parameters are."""
-        device = self._incoming[0].tensor.device
+        device = self._incoming[0].parameters[0].device
         if self.born.device != device:
             self.state = {key: value.to(device) for key, value in self.state.items()}
             self.born, self.not_finite = self.born.to(device), self.not_finite.to(device)
@@ -86,17 +87,17 @@ class Site:
             StateError: another parameter has been put in the place of one.
         """
         for region in (*self._incoming, *self._outgoing, *self._resting):
-            present = _tensor(self._model, region.part.parameter)
-            if region.part.role != "statistic" and present is not region.tensor:
+            present = parameters_behind(self._model, region.part.parameter).values()
+            if region.part.role != "statistic" and list(map(id, present)) != list(map(id, region.parameters)):
                 raise StateError(
                     f"{region.part.parameter} is not the parameter that it was at attach(), so group "
                     f"{self.group.name!r} cannot be replaced. After exchanging a layer, detach() and attach() anew."
                 )
-            region.tensor = present
+            region.held = behind(self._model, region.part.parameter)
 
     def has_gradient(self) -> bool:
         """Whether the last backward pass reached the group's incoming weights."""
-        return any(region.tensor.grad is not None for region in self._incoming)
+        return any(tensor.grad is not None for region in self._incoming for tensor in region.parameters)
 
     def age(self) -> Tensor:
         """Optimizer steps since each unit was drawn, int64 of shape (units,)."""
@@ -253,12 +254,6 @@ class UnitWorker:
         # A utility that is not finite is no reason to replace a unit: such units come last.
         ranked = torch.where(finite, utility, float("inf"))[eligible].argsort(stable=True)
         return eligible[ranked[:due]]
-
-
-def _tensor(model: nn.Module, name: str) -> Tensor:
-    owner, _, attribute = name.rpartition(".")
-    tensor: Tensor = getattr(nn.Module.get_submodule(model, owner), attribute)  # also of TorchScript
-    return tensor
 
 
 def _total(sums: Iterable[Tensor]) -> Tensor:

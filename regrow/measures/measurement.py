@@ -12,6 +12,7 @@ from regrow.measures.magnitude import mean_magnitude, weight_magnitude
 from regrow.measures.rank import ranks
 from regrow.units.example import run
 from regrow.units.graph import UnitGraph, UnitGroup
+from regrow.units.parametrized import behind
 from regrow.units.surgery import Region
 from regrow.units.taps import per_sample, per_unit, record
 from regrow.units.trace import find_units
@@ -95,4 +96,4 @@ def _tapped(group: UnitGroup) -> Any:
 
 def _incoming(model: nn.Module, group: UnitGroup) -> list[Tensor]:
     every = torch.arange(group.size)
-    return [Region(part, model.get_parameter(part.parameter)).read(every) for part in group.having("incoming")]
+    return [Region(part, behind(model, part.parameter)).read(every) for part in group.having("incoming")]

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regrow.errors import ConfigError, nearest
+from regrow.units.example import untouched
 from regrow.units.graph import UnitGroup
+from regrow.units.parametrized import parametrizations
 from regrow.units.surgery import Region
 
 Draw = Callable[[UnitGroup, Tensor, tuple[int, ...], Generator], Tensor]
@@ -108,13 +111,17 @@ def _arguments(args: tuple[Any, ...]) -> tuple[float, float]:
 
 
 def _own_law(owner: nn.Module, name: str) -> Law | None:
-    """What `reset_parameters` of a module draws a parameter from, found by running it on a shadow without data."""
-    if not callable(getattr(owner, "reset_parameters", None)) or name not in owner._parameters:
+    """What `reset_parameters` of a module draws a parameter from, found by running it on a shadow without data, in
+    which computed weights are parameters again.
+    """
+    with untouched(owner):
+        computed = {one: nn.Parameter(held.value()) for one, held in parametrizations(owner).items()}
+    parameters = {**owner._parameters, **computed}
+    if not callable(getattr(owner, "reset_parameters", None)) or name not in parameters:
         return None
-    shadow = object.__new__(type(owner))
+    shadow = object.__new__(parametrize.type_before_parametrizations(owner))
     shadow.__dict__.update(owner.__dict__)
-    for kind in ("_parameters", "_buffers"):
-        tensors = getattr(owner, kind)
+    for kind, tensors in (("_parameters", parameters), ("_buffers", owner._buffers)):
         shadow.__dict__[kind] = {
             key: value if value is None else _without_data(value) for key, value in tensors.items()
         }

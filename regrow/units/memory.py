@@ -10,7 +10,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from regrow.units.labels import NONE, Units, compress, constant
+from regrow.units.labels import NONE, Units, compress, constant, core
 
 Geometry = tuple[int, tuple[int, ...], tuple[int, ...]]
 
@@ -131,10 +131,16 @@ class Atlas:
 
     def names(self, addresses: Tensor) -> list[str]:
         """Owners of some elements."""
+        if not addresses.numel():
+            return []
+        small = core(addresses)
+        first, last = int(small.min()), int(small.max())
         return [
             name
             for name, start in self.start.items()
-            if bool(((addresses >= start) & (addresses < start + extent(self.tensors[name]))).any())
+            if start <= last
+            and first < (end := start + extent(self.tensors[name]))
+            and bool(((small >= start) & (small < end)).any())
         ]
 
 

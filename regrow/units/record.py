@@ -1,13 +1,15 @@
 """What one labelled forward knows: rules read labels here, write those of results, and leave evidence."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from regrow.units.call import Call
+from regrow.units.computed import Computed
 from regrow.units.evidence import Claim, Leak, LeakKind
 from regrow.units.graph import Role
 from regrow.units.grouping import Evidence
@@ -29,9 +31,12 @@ class Record:
         atlas: of the model's parameters and buffers.
         parameters: names that are parameters.
         watch: tells which module is running.
+        computed: tensors that modules compute in the place of parameters; the atlas has their stand-ins.
     """
 
-    def __init__(self, atlas: Atlas, parameters: set[str], watch: Watch) -> None:
+    def __init__(
+        self, atlas: Atlas, parameters: set[str], watch: Watch, computed: Mapping[str, Computed] | None = None
+    ) -> None:
         self.units = Units()
         self.evidence = Evidence(self.units, watch.sightings)
         self.where = ""
@@ -46,6 +51,9 @@ class Record:
         self._passes = count()
         self._pass = 0
         self._memory = Memory(atlas, self.units)
+        self._computed = computed or {}
+        self._computing: list[tuple[Computed, Record]] = []
+        self.met: dict[str, Computed] = {}
 
     def begin_pass(self) -> None:
         """Forget what memory held. Units, claims and leaks stay."""
@@ -68,14 +76,61 @@ class Record:
             if has_units(plane := self.labels(tensor)):
                 self._count(self.leak("state", f"{name} keeps it between forwards", units_in(plane), []))
             self._count(*(self._memory.leaks(tensor) - {self._random}))
+        for one in self.met.values():
+            self._hold_back(one)
 
     @property
     def random_parts(self) -> bool:
         """Whether random numbers left for Python, where they can choose which parts of the network run."""
         return self._random in self.evidence.counted
 
+    def begin_computing(self, computed: Computed) -> None:
+        """From here to `end_computing`, a weight is computed from its originals: a use of them that is accounted for."""
+        self._computing.append((computed, Record(self._atlas, self._parameters, self._watch)))
+
+    def end_computing(self, result: Any) -> None:
+        """Take the result for a parameter, unless it holds the very elements of the originals, perhaps masked."""
+        computed, inside = self._computing.pop()
+        # Computed as a part of another, or the same memory, or seen before.
+        if self._computing or not isinstance(result, Tensor) or self.knows(result):
+            return
+        with _disable_current_modes():  # what is done here is not part of the forward
+            addresses = inside.addresses(result)
+            held = bool(inside.parameters(result)) and bool((core(addresses) >= 0).all())
+            leaks = {inside.evidence.leaks[number].parameter for number in inside._memory.leaks(result)}
+            if not held or leaks & {None, *computed.originals} or inside.evidence.claims:
+                if result.shape != computed.stand_in.shape:
+                    return
+                self.met[computed.name] = computed
+                addresses = self._memory.addresses(computed.stand_in)
+            self._memory.write_addresses(result, addresses)
+
+    def _follow_computing(self, call: Call, rule: Callable[["Record", Call], None] | None) -> None:
+        computed, inside = self._computing[0]
+        for tensor in call.inputs:
+            if has_units(self.labels(tensor)):
+                self.leave(tensor, f"the computation of {computed.name}")
+            if set(self.parameters(tensor)) - set(computed.originals):
+                self.leak_parameter(tensor, f"is used to compute {computed.name}")
+        inside.follow(call, rule)
+
+    def _hold_back(self, computed: Computed) -> None:
+        """Block the units of a computed parameter if its elements cannot be set, or its originals are used beside it."""
+        if computed.reason is not None:
+            self._count(self.evidence.note(Leak("value", computed.reason, constant(NONE, (0,)), computed.name)))
+        leaks = [self.evidence.leaks[number] for number in self.evidence.counted | self.evidence.returned]
+        used = {found.parameter for found in leaks} | {claim.name for claim in self.evidence.claims}
+        for name in computed.originals:
+            if name in used:
+                reason = f"{name} is used beside {computed.name}, which is computed from it"
+                for blocked in (name, computed.name):
+                    self._count(self.evidence.note(Leak("value", reason, constant(NONE, (0,)), blocked)))
+
     def follow(self, call: Call, rule: Callable[["Record", Call], None] | None) -> None:
         """Apply a rule to a call that has run, and account for whatever the rule leaves open."""
+        if self._computing:
+            self._follow_computing(call, rule)
+            return
         if not any(self.knows(tensor) for tensor in call.inputs) and rule is None:
             return
         self.where = f"{call.title} of {self._watch.module or 'the model'}"

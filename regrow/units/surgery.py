@@ -1,31 +1,45 @@
 """Reading and writing the elements of single units, in parameters, buffers and optimizer state."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from regrow.units.graph import Slice
+from regrow.units.parametrized import Parametrized
 
 
 class Region:
     """A slice bound to the live tensor it is a slice of.
 
-    All methods take units as an int64 tensor of shape (n,) and work in place, without autograd.
+    All methods take units as an int64 tensor of shape (n,) and work in place, without autograd. Behind a
+    parametrization the elements are those of the computed tensor, written through its originals.
 
     Args:
         part: the slice.
-        tensor: the parameter or buffer that `part.parameter` names.
+        held: the parameter or buffer that `part.parameter` names, or what computes the tensor of that name.
     """
 
-    def __init__(self, part: Slice, tensor: Tensor) -> None:
+    def __init__(self, part: Slice, held: Tensor | Parametrized) -> None:
         self.part = part
-        self.tensor = tensor
+        self.held = held
         self._dims = sorted(part.rows)
         self._rows = [part.rows[dim] for dim in self._dims]
         # At attach, for what has no fresh value of its own (a learned scale outside a norm).
-        self._initial = None if part.fresh is not None else tensor.detach().clone()
+        self._initial = None if part.fresh is not None else self.tensor.clone()
+
+    @property
+    def tensor(self) -> Tensor:
+        """The whole tensor, without autograd."""
+        return self.held.value() if isinstance(self.held, Parametrized) else self.held.detach()
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """What training changes: the tensor itself, or its originals."""
+        return tuple(self.held.originals.values()) if isinstance(self.held, Parametrized) else (self.held,)
 
     @property
     def size(self) -> int:
@@ -36,27 +50,28 @@ class Region:
     def unit_shape(self) -> tuple[int, ...]:
         """Shape of one unit's elements; a dimension in which a unit has a single position is left out."""
         counts = [rows.shape[1] for rows in self._rows if rows.shape[1] > 1]
-        rest = [length for dim, length in enumerate(self.tensor.shape) if dim not in self._dims]
+        rest = [length for dim, length in enumerate(self.part.shape) if dim not in self._dims]
         return (*counts, *rest)
 
     @property
     def fan_in(self) -> int:
         """Number of inputs of one output of the operator: what initial laws scale by."""
-        return self.tensor.numel() // self.tensor.shape[self._dims[0]]
+        return math.prod(self.part.shape) // self.part.shape[self._dims[0]]
 
     def read(self, units: Tensor) -> Tensor:
         """The elements of some units, of shape (n, *unit_shape)."""
-        return self._front(self.tensor.detach())[self._place(units)].reshape(len(units), *self.unit_shape)
+        return self._front(self.tensor)[self._place(units)].reshape(len(units), *self.unit_shape)
 
     def write(self, units: Tensor, values: Tensor) -> None:
         """Set the elements of some units; `values` has shape (n, *unit_shape)."""
-        front = self._front(self.tensor.detach())
-        place = self._place(units)
-        front[place] = values.to(front).reshape(front[place].shape)
+        with self._edited() as front:
+            place = self._place(units)
+            front[place] = values.to(front).reshape(front[place].shape)
 
-    def fill(self, units: Tensor, value: float, tensor: Tensor | None = None) -> None:
-        """Set the elements of some units to one value, here or in another tensor of the same shape."""
-        self._front((self.tensor if tensor is None else tensor).detach())[self._place(units)] = value
+    def fill(self, units: Tensor, value: float) -> None:
+        """Set the elements of some units to one value."""
+        with self._edited() as front:
+            front[self._place(units)] = value
 
     def restore(self, units: Tensor) -> None:
         """Bring the elements of some units back to their fresh values."""
@@ -64,19 +79,22 @@ class Region:
             assert self.part.fresh is not None
             self.fill(units, self.part.fresh)
         else:
-            place = self._place(units)
-            self._front(self.tensor.detach())[place] = self._front(self._initial.to(self.tensor))[place]
+            with self._edited() as front:
+                place = self._place(units)
+                front[place] = self._front(self._initial.to(front))[place]
 
     def abs_sums(self) -> Tensor:
         """Σ|w| over the elements of each unit, of shape (units,), in float32."""
-        return self._sums(_abs_sums, self.tensor.detach())
+        return self._sums(_abs_sums, self.tensor)
 
     def first_order(self) -> Tensor | None:
-        """Σ w·∂L/∂w over the elements of each unit, of shape (units,), in float32; None if there is no gradient."""
-        gradient = self.tensor.grad
+        """Σ w·∂L/∂w over the elements of each unit, of shape (units,), in float32; None if there is no gradient, as
+        there is none of a computed tensor.
+        """
+        gradient = None if isinstance(self.held, Parametrized) else self.held.grad
         if gradient is None:
             return None
-        return self._sums(_plain_sums, self.tensor.detach().float() * gradient.float())
+        return self._sums(_plain_sums, self.tensor.float() * gradient.float())
 
     def _sums(self, sums_along: Callable[[Tensor, int], Tensor], tensor: Tensor) -> Tensor:
         if len(self._dims) == 1:
@@ -87,12 +105,29 @@ class Region:
 
     def clear_state(self, optimizer: Optimizer, units: Tensor) -> None:
         """Set to 0 what the optimizer remembers of these elements, in every state tensor of the parameter's
-        shape. A scalar step count belongs to the whole tensor and stays.
+        shape. A scalar step count belongs to the whole tensor and stays. Of originals, those elements are cleared
+        that make nothing but these.
         """
-        # Looked up anew each time: load_state_dict replaces the tensors.
-        for value in optimizer.state.get(self.tensor, {}).values():
-            if isinstance(value, Tensor) and value.dim() and value.shape == self.tensor.shape:
-                self.fill(units, 0.0, value)
+        place: list[tuple[Tensor, ...] | Tensor] = [self._place(units)]
+        if isinstance(self.held, Parametrized):
+            mask = torch.zeros(self.part.shape, dtype=torch.bool, device=self.parameters[0].device)
+            self._front(mask)[self._place(units)] = True
+            place = list(self.held.owned(mask))
+        for parameter, elements in zip(self.parameters, place, strict=True):
+            # Looked up anew each time: load_state_dict replaces the tensors.
+            for value in optimizer.state.get(parameter, {}).values():
+                if isinstance(value, Tensor) and value.dim() and value.shape == parameter.shape:
+                    (value if isinstance(elements, Tensor) else self._front(value))[elements] = 0.0
+
+    @contextmanager
+    def _edited(self) -> Iterator[Tensor]:
+        """The tensor to write into, indexed dimensions first."""
+        if isinstance(self.held, Parametrized):
+            tensor = self.held.value().clone()
+            yield self._front(tensor)
+            self.held.set(tensor)
+        else:
+            yield self._front(self.held.detach())
 
     def _front(self, tensor: Tensor) -> Tensor:
         return tensor.movedim(self._dims, list(range(len(self._dims))))
@@ -101,7 +136,7 @@ class Region:
         """Advanced indices of shape (n, positions in dim 1, positions in dim 2, ...) for the indexed dimensions."""
         place = []
         for number, rows in enumerate(self._rows):
-            chosen = (rows if units is None else rows[units.to(rows.device)]).to(self.tensor.device)
+            chosen = (rows if units is None else rows[units.to(rows.device)]).to(self.parameters[0].device)
             around = [1] * len(self._rows)
             around[number] = chosen.shape[1]
             place.append(chosen.reshape(len(chosen), *around))

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 
 from regrow.errors import ModelError
 from regrow.units.call import Call
+from regrow.units.computed import Computed, announced, find_computed
 from regrow.units.example import decomposed, describe, python_draws, run, tensors_of, uncompiled, untouched
 from regrow.units.exits import Exits
 from regrow.units.graph import UnitGraph
@@ -41,12 +42,15 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
     if not isinstance(model, nn.Module):
         raise ModelError(f"find_units() needs a torch.nn.Module, but got {type(model).__name__}.")
     model = without_wrapper(model)
-    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    buffers = dict(model.named_buffers())
     _check(model, parameters)
+    computed = find_computed(model)
+    parameters |= {name: one.stand_in for name, one in computed.items()}
     tensors = {name: tensor for name, tensor in {**parameters, **buffers}.items() if has_memory(tensor)}
     atlas = Atlas(tensors)
     watch = Watch(model)
-    record = Record(atlas, set(parameters), watch)
+    record = Record(atlas, set(parameters), watch, computed)
     with untouched(model), uncompiled(), decomposed(model), torch.inference_mode(False), torch.enable_grad():
         present = model.training
         for training in (present, not present):
@@ -55,7 +59,7 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
             for _ in range(_RUNS):
                 drawn = python_draws()
                 try:
-                    _follow(model, example, record, watch)
+                    _follow(model, example, record, watch, computed)
                 except ModelError:
                     if training or training == present:
                         raise
@@ -63,18 +67,24 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
                 if not record.random_parts and drawn == python_draws():
                     break
                 record.evidence.random_parts = True
+    for name, one in computed.items():  # named is the computed weight, or its originals where it is not met
+        claimed = {claim.name for claim in record.evidence.claims}
+        for left in one.originals if name in record.met else (name,):
+            if left not in claimed:
+                parameters.pop(left, None)
     return group_units(record.evidence, parameters, tensors)
 
 
 _RUNS = 8  # in each mode, where random numbers may choose which parts run, as with layers that are dropped
 
 
-def _follow(model: nn.Module, example: Any, record: Record, watch: Watch) -> None:
+def _follow(model: nn.Module, example: Any, record: Record, watch: Watch, computed: Mapping[str, Computed]) -> None:
     """One labelled forward."""
     record.begin_pass()
     with forgotten(model):
-        with watch.on(), _Dispatch(record), Exits(record.leave):
-            result = run(model, example)
+        with watch.on(), announced(computed, record.begin_computing, record.end_computing):
+            with _Dispatch(record), Exits(record.leave):
+                result = run(model, example)
         outputs = [output for output in tensors_of(result) if has_memory(output)]
         if not outputs:
             raise ModelError(

@@ -83,14 +83,13 @@ def test_strict_asks_for_what_was_not_left_out_on_purpose() -> None:
 
 
 def test_parameters_of_no_unit_are_listed_with_their_reasons() -> None:
-    model = nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(20, 8)), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5)
-    )
+    model = make_network()
+    model.register_parameter("left", nn.Parameter(torch.ones(3)))
     text = str(_attached(model=model, example=batch(0)[0])[2])
-    assert "parameters of no unit:" in text
-    assert "0.parametrizations.weight.original1 is used as a value by _weight_norm" in text
-    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(20, 8)), nn.ReLU(), nn.Linear(8, 5))
-    assert "0.parametrizations.weight.original1 is used" in _error(lambda: _attached(model=model, example=batch(0)[0]))
+    assert "parameters of no unit:\n  left: the example does not reach it" in text
+    model = nn.Sequential(nn.Linear(20, 5))
+    model.register_parameter("left", nn.Parameter(torch.ones(3)))
+    assert "\n  left: the example does not reach it\n" in _error(lambda: _attached(model=model, example=batch(0)[0]))
 
 
 def test_names_choose_the_parameters_of_a_weight_method() -> None:

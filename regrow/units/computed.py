@@ -1,0 +1,114 @@
+"""What a forward computes in the place of parameters: each counts as a parameter, with what holds its units back."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils.hooks import RemovableHandle
+
+from regrow.units.example import untouched
+from regrow.units.parametrized import parametrizations
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """A tensor that a module computes and uses as a parameter.
+
+    Attributes:
+        name: qualified name of the attribute that it is read from.
+        module: the module whose call computes it.
+        attribute: where that module keeps it before it runs; None if it returns it.
+        stand_in: a tensor without data, of its shape and type.
+        originals: names of the parameters that it is computed from.
+        reason: why single elements cannot be set; None if they can.
+    """
+
+    name: str
+    module: nn.Module
+    attribute: str | None
+    stand_in: Tensor
+    originals: tuple[str, ...]
+    reason: str | None
+
+    def announce(self, begin: Callable[["Computed"], None], end: Callable[[Any], None]) -> list[RemovableHandle]:
+        """Have functions called before it is computed, and after with the result."""
+
+        def before(module: nn.Module, args: Any) -> None:
+            begin(self)
+
+        def after(module: nn.Module, *args: Any) -> None:
+            end(args[-1] if self.attribute is None else getattr(module, self.attribute))
+
+        handles = [self.module.register_forward_pre_hook(before, prepend=True)]
+        if self.attribute is None:
+            handles.append(self.module.register_forward_hook(after, always_call=True))
+        else:
+            handles.append(self.module.register_forward_pre_hook(after))
+        return handles
+
+
+@contextmanager
+def announced(
+    computed: Mapping[str, Computed], begin: Callable[[Computed], None], end: Callable[[Any], None]
+) -> Iterator[None]:
+    """Announce all of them within the block."""
+    handles = [handle for one in computed.values() for handle in one.announce(begin, end)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_computed(model: nn.Module) -> dict[str, Computed]:
+    """All tensors that parametrizations, or the older hooks of norms, compute in the place of parameters."""
+    found: dict[str, Computed] = {}
+    with untouched(model):
+        for path, module in model.named_modules():
+            for one in parametrizations(module, path).values():
+                originals, reason = list(one.originals.values()), one.why_fixed()
+                _add(found, model, one.name, one.computation, None, one.value(), originals, reason)
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, WeightNorm | SpectralNorm):
+                    name, kind = f"{path}.{hook.name}".removeprefix("."), type(hook).__name__
+                    reason = (
+                        f"{name} is computed by an old-style {kind} hook, through which single weights cannot be set: "
+                        f"use torch.nn.utils.parametrizations.{_NOW[type(hook)]} instead"
+                    )
+                    originals = [getattr(module, f"{hook.name}_{end}", None) for end in ("g", "v", "orig")]
+                    _add(found, model, name, module, hook.name, getattr(module, hook.name), originals, reason)
+    return found
+
+
+_NOW = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
+
+
+def _add(
+    found: dict[str, Computed],
+    model: nn.Module,
+    name: str,
+    module: nn.Module,
+    attribute: str | None,
+    value: Tensor,
+    originals: Iterable[Tensor | None],
+    reason: str | None,
+) -> None:
+    known = {id(parameter): (name, parameter) for name, parameter in model.named_parameters()}
+    held = dict(known[id(original)] for original in originals if id(original) in known)
+    if not held:
+        return  # nothing that training changes
+    frozen = [original for original, parameter in held.items() if not parameter.requires_grad]
+    trained = len(frozen) < len(held)
+    if frozen and trained:
+        reason = reason or f"{frozen[0]} does not require grad"
+    for other in list(found.values()):
+        if shared := set(held) & set(other.originals):
+            reason = reason or f"{min(shared)} also computes {other.name}"
+            found[other.name] = replace(other, reason=other.reason or f"{min(shared)} also computes {name}")
+    stand_in = torch.empty(value.shape, dtype=value.dtype, device="meta", requires_grad=trained)
+    found[name] = Computed(name, module, attribute, stand_in, tuple(held), reason)
