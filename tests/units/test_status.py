@@ -253,16 +253,6 @@ def test_what_becomes_sparse_is_not_followed() -> None:
     assert (group.status, group.reasons) == ("blocked", ("_to_sparse of the model takes it out of the network",))
 
 
-def test_sparse_constants() -> None:
-    model, example = two_layers(lambda m, h: torch.sparse.mm(m.adjacency, h))
-    model.register_buffer("adjacency", torch.eye(4).to_sparse())
-    group = found(model, example)["a"]
-    assert (group.status, group.reasons) == (
-        "blocked",
-        ("_sparse_addmm of the model has no rule yet (regrow/units/rules/README.md says how to add one)",),
-    )
-
-
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's compiler, of itself
 def test_compiled_parts_are_followed_as_they_were_written() -> None:
     inner = torch.compile(nn.Sequential(nn.ReLU(), nn.Linear(6, 6)), backend="eager")

@@ -7,8 +7,8 @@ from regrow.networks.convnet import ConvNet
 from regrow.units.example import tensors_of
 from regrow.units.graph import Slice, Tap, UnitGroup
 from regrow.units.trace import find_units
+from tests.units.all_networks import NETWORKS
 from tests.units.hand_written import CASES, Case, Net, weight
-from tests.units.sequence_networks import SEQUENCES
 
 
 def taps(group: UnitGroup) -> list[Tap | None]:
@@ -121,7 +121,10 @@ def run(model: nn.Module, example: object) -> list[Tensor]:
     return list(tensors_of(model(*example) if isinstance(example, tuple) else model(example)))
 
 
-@pytest.mark.parametrize("case", [*CASES, *SEQUENCES], ids=lambda case: case.name)
+ONLY_NEAR = {"functions on edges"}  # its modules make something else of a value before their weights meet it
+
+
+@pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
 def test_zeroing_the_units_at_a_tap_is_zeroing_what_reads_them_there(case: Case) -> None:
     model, example = case.build()
     model.eval()
@@ -132,7 +135,9 @@ def test_zeroing_the_units_at_a_tap_is_zeroing_what_reads_them_there(case: Case)
                 continue
             if isinstance(model.get_submodule(tap.module), nn.GRUCell):
                 continue  # the state also goes on without any weight
-            assert tap.exact
+            if not tap.exact:
+                assert case.name in ONLY_NEAR
+                continue
             for unit in {0, group.size - 1}:
                 handle = model.get_submodule(tap.module).register_forward_pre_hook(zero_at(tap, unit))
                 with torch.no_grad():

@@ -9,10 +9,11 @@ from regrow.errors import ConfigError, ModelError
 from regrow.units.graph import Slice, UnitGraph, UnitGroup
 from regrow.units.trace import find_units
 from regrow.units.verify import verify
-from tests.units.hand_written import CASES, RESNET18, Case, Net
+from tests.units.all_networks import NETWORKS
+from tests.units.hand_written import RESNET18, Case, Net
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
 def test_every_hand_written_network_passes(case: Case) -> None:
     model, example = case.build()
     verification = verify(model, example, units_per_group=2)

@@ -5,19 +5,20 @@ from torch import Tensor
 
 from regrow.units.call import Call
 from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying
+from regrow.units.memory import has_memory
 from regrow.units.record import Record
 from regrow.units.rules.pointwise import claim_affine, join
 from regrow.units.rules.registry import rule
 
 
-@rule("mm", "bmm", "mv", "dot")
+@rule("mm", "bmm", "mv", "dot", "_sparse_mm")
 def product(record: Record, call: Call) -> None:
     """A matrix product."""
     left, right = call.args
     record.write(call.out, contract(record, call, left, right).reshape(call.out.shape))
 
 
-@rule("addmm", "baddbmm", "addmv", "addmm_", "baddbmm_")
+@rule("addmm", "baddbmm", "addmv", "addmm_", "baddbmm_", "_sparse_addmm")
 def product_plus(record: Record, call: Call) -> None:
     """A matrix product plus a bias or another value."""
     added, left, right = call.args[:3]
@@ -31,7 +32,8 @@ def product_plus(record: Record, call: Call) -> None:
 
 
 def contract(record: Record, call: Call, left: Tensor, right: Tensor) -> Tensor:
-    """Labels of a product of [batch, m, k] with [batch, k, n], of shape [batch, m, n]."""
+    """Labels of a product of [batch, m, k] with [batch, k, n], of shape [batch, m, n]. Sparse ones are constants."""
+    left, right = (one if has_memory(one) else torch.empty(one.shape, device="meta") for one in (left, right))
     if left.dim() == 1:
         left = left[None]
     if right.dim() == 1:

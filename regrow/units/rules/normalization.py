@@ -17,7 +17,12 @@ def batch_norm(record: Record, call: Call) -> None:
     """Statistics of each channel over the batch and places; gain, bias and running statistics are the unit's."""
     value = call["input"]
     plane = record.labels(value)
-    met = meet(plane, [dim for dim in range(plane.dim()) if dim != 1])
+    others = [dim for dim in range(plane.dim()) if dim != 1]
+    met = meet(plane, others)
+    if len(core(met.label).unique()) > 1:  # places of one channel made apart, as by a linear layer, become one unit
+        record.units.join(met.left, met.right)
+        plane = record.units.find(plane)
+        met = meet(plane, others)
     channels = met.label.flatten()
     _couple(record, call, plane, met.several)
     _affine(record, call, channels)
