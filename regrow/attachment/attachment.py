@@ -1,6 +1,7 @@
 """A method at work on one model and one optimizer."""
 
 import json
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods.generator import seeded_generator
 from regrow.methods.method import Method, UnitMethod, Update, WeightMethod
 from regrow.units.graph import UnitGraph, UnitGroup
-from regrow.units.table import Row, format_table, shorten
+from regrow.units.table import WIDTH, Row, format_reasons, format_table, shorten
 from regrow.units.trace import find_units
 
 
@@ -91,10 +92,9 @@ class Attachment:
             if graph[name].status not in ("output", "unused") and self._request.wants_group(graph[name])
         }
         if self._request.strict and hidden:
-            listed = "\n".join(f"  {name}: {reason}" for name, reason in hidden.items())
             raise ModelError(
-                f"strict=True, but {len(hidden)} groups of {type(self.model).__name__} cannot be served:\n{listed}\n"
-                "Exclude them by name, or drop strict=True."
+                f"strict=True, but {len(hidden)} groups of {type(self.model).__name__} cannot be served:\n"
+                f"{format_reasons(hidden)}\nExclude them by name, or drop strict=True."
             )
         self.graph, self.unserved, self._workers = graph, unserved, workers
         self._undo += [reader.handle.remove for site in self._sites() for reader in site.readers]
@@ -216,7 +216,8 @@ class Attachment:
         """
         methods = ", ".join(str(method) for method in self.methods)
         optimizer = "no optimizer" if self.optimizer is None else type(self.optimizer).__name__
-        title = f"regrow: {methods}\non {type(self.model).__name__} with {optimizer}"
+        head = textwrap.fill(f"regrow: {methods}", WIDTH, subsequent_indent=8 * " ", break_on_hyphens=False)
+        title = f"{head}\non {type(self.model).__name__} with {optimizer}"
         if not self.needs_units:
             return f"{title}; it edits weights only"
         if self.graph is None:
@@ -230,9 +231,8 @@ class Attachment:
                 group.producers,
                 group.consumers,
                 group.status,
-                served_text(group, methods_at_work)
-                if group.name in laws
-                else f"not served: {self.unserved[group.name]}",
+                served_text(group, methods_at_work) if group.name in laws else self.unserved[group.name],
+                "" if group.name in laws else "not served: ",
                 laws.get(group.name, ()),
             )
             for group in self.graph
@@ -365,7 +365,7 @@ def _taps_work(worker: UnitWorker) -> bool:
 
 
 def _nothing_served(model: nn.Module, method: UnitMethod, unserved: dict[str, str]) -> str:
-    listed = "\n".join(f"  {name}: {reason}" for name, reason in unserved.items()) or "  it has no units"
+    listed = format_reasons(unserved) or "  it has no units"
     return (
         f"Nothing in {type(model).__name__} can be replaced by {type(method).__name__}:\n{listed}\n"
         "A network needs a hidden layer that feeds another; see include=, exclude= and include_coupled=."

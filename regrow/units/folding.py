@@ -94,8 +94,8 @@ def _step(one: Fold, following: Fold) -> tuple[int, ...]:
     words = [place for place, word in enumerate(one.joined.split()) for _ in _NUMBER.findall(word)]
     running = [word for word, change in zip(words, step, strict=True) if change]
     # Two in one word would be read as each number of the one with each of the other.
-    clear = len(set(running)) == len(running) and 0 in running
-    return step if clear and set(step) <= {0, 1} else ()
+    clear = len(set(running)) == len(running)
+    return step if running and clear and set(step) <= {0, 1} else ()
 
 
 def _merge(run: Sequence[Fold], step: tuple[int, ...], taken: Collection[int]) -> Sequence[Fold]:

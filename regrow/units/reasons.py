@@ -55,7 +55,7 @@ class Reasons:
 def status(
     found: tuple[tuple[str, str], ...], roles: Collection[Role], returned: bool
 ) -> tuple[Status, tuple[str, ...]]:
-    """Status of a unit, with the reasons to show.
+    """Status of a unit, with the reasons.
 
     Args:
         found: its reasons, each with its kind.
@@ -63,17 +63,16 @@ def status(
         returned: whether the network's output is of this unit.
     """
     reasons = tuple(reason for reason, _ in found)
-    shown = reasons if len(reasons) <= 4 else (*reasons[:3], f"and {len(reasons) - 3} reasons more of this kind")
     kinds = {kind for _, kind in found}
     read = "outgoing" in roles
     if returned:
         return "output", ("the network returns it",)
     if not read and "end" in kinds:
-        return "output", shown
+        return "output", reasons
     if kinds - {"norm"}:
-        return "blocked", shown
+        return "blocked", reasons
     if not read:
         return "unused", ("nothing reads it",)
     if kinds:
-        return "coupled", shown
+        return "coupled", reasons
     return ("free" if sum(role == "incoming" for role in roles) == 1 else "shared"), ()

@@ -9,8 +9,8 @@ from itertools import islice, zip_longest
 from regrow.units.folding import Fold, fold
 
 WIDTH = 160
-_MOST_NAMES = 4  # in a cell
-_LEAST_WIDTH = 30  # of a column of text
+_MOST = 4  # names or sentences in a cell
+_LEAST_WIDTH = 40  # of the last column
 _DEVIATION = re.compile(r"(?<=std )[^\s,]+")
 
 _Cells = dict[str, list[str]]  # lines of each cell by header
@@ -27,6 +27,7 @@ class Row:
         read_by: names of the parameters that read them.
         status: its status.
         remark: what else there is to say: sentences, parted by "; ".
+        before: what stands before the first of them.
         laws: for each parameter that makes the units, the law of its new weights.
     """
 
@@ -36,6 +37,7 @@ class Row:
     read_by: tuple[str, ...]
     status: str
     remark: str
+    before: str = ""
     laws: tuple[str, ...] = ()
 
     @property
@@ -57,38 +59,63 @@ def format_table(rows: Sequence[Row], unclaimed: Mapping[str, str], remarks: str
         unclaimed: for each parameter of no unit, the reason.
         remarks: header of the last column.
         verbose: do without all that: every group has its own row, and every list and text is in full. Otherwise long
-            lists of names end with the number of those left out, and texts are wrapped to fit into `WIDTH` columns.
+            lists end with the number of what is left out, and the table is laid out to fit into `WIDTH` columns.
     """
     if verbose:
         folds = [Fold(row.texts, (place,)) for place, row in enumerate(rows)]
     else:
         folds = fold([row.texts for row in rows], [_likeness(row) for row in rows])
-    lines = _lay_out([_cells(found, rows, remarks, verbose) for found in folds], remarks, verbose)
-    lines += _legend(folds, rows)
-    if unclaimed:
-        left = list(unclaimed.items())
-        shown = left if verbose else [found.texts for found in fold(left)]
-        lines += ["", "parameters of no unit:", *(f"  {name}: {reason}" for name, reason in shown)]
-    return "\n".join(lines)
-
-
-def _likeness(row: Row) -> tuple[object, ...]:
-    laws = tuple(_DEVIATION.sub("", law) for law in row.laws)
-    return row.size, row.status, len(row.made_by), len(row.read_by), laws
-
-
-def _legend(folds: Sequence[Fold], rows: Sequence[Row]) -> list[str]:
+    header = ["group", "units", "made by", "read by", "new weights", "status", remarks]
+    table = [dict(zip(header, _cells(found, rows, verbose), strict=True)) for found in folds]
+    if not any(row.laws for row in rows):
+        header.remove("new weights")
+    lines = _lay_out(header, table) if verbose else _fit(header, table)
     for found in folds:
         if found.lengths:
             count, size = len(found.members), rows[found.members[0]].size
-            return ["", f"{count} × {size}: {count} groups of {size} units; table(verbose=True) has a row for each"]
-    return []
+            lines += ["", f"{count} × {size}: {count} groups of {size} units; table(verbose=True) has a row for each"]
+            break
+    if unclaimed:
+        lines += ["", "parameters of no unit:", format_reasons(unclaimed, verbose)]
+    return "\n".join(lines)
+
+
+def format_reasons(reasons: Mapping[str, str], verbose: bool = False) -> str:
+    """A line for each name with what is said of it, those that repeat layer after layer in one.
+
+    Args:
+        reasons: by name: sentences, parted by "; ".
+        verbose: a line for each name, in full.
+    """
+    rows = [(name, *reason.split("; ")) for name, reason in reasons.items()]
+    if not verbose:
+        folds = fold(rows)
+        rows = [(found.texts[0], *shorten(found.texts[1:], found.lengths)) for found in folds]
+    return "\n".join(f"  {name}: {'; '.join(sentences)}" for name, *sentences in rows)
+
+
+def shorten(texts: Sequence[str], taken: Collection[int] = ()) -> list[str]:
+    """The texts folded, the first of them if they are many, and how many more there are.
+
+    Args:
+        texts: names or sentences.
+        taken: lengths that no range may have.
+    """
+    folds = fold([(text,) for text in texts], taken=taken)
+    shown = folds if len(folds) <= _MOST else folds[: _MOST - 1]
+    left = len(texts) - sum(len(found.members) for found in shown)
+    return [found.texts[0] for found in shown] + ([f"+ {left} more"] if left else [])
 
 
 # What stands in the cells.
 
 
-def _cells(found: Fold, rows: Sequence[Row], remarks: str, verbose: bool) -> _Cells:
+def _likeness(row: Row) -> tuple[object, ...]:
+    laws = tuple(_DEVIATION.sub("", law) for law in row.laws)
+    return row.size, row.status, row.before, len(row.made_by), len(row.read_by), laws
+
+
+def _cells(found: Fold, rows: Sequence[Row], verbose: bool) -> list[list[str]]:
     members = [rows[place] for place in found.members]
     row, texts = members[0], iter(found.texts)
     name = next(texts)
@@ -96,36 +123,10 @@ def _cells(found: Fold, rows: Sequence[Row], remarks: str, verbose: bool) -> _Ce
     sentences = list(texts)
     laws = [law for member in members for law in member.laws]
     if not verbose:
-        sentences = [text for text, _ in _folded(sentences, found.lengths)]
-        made_by, read_by = (shorten(names, found.lengths) for names in (made_by, read_by))
+        made_by, read_by, sentences = (shorten(part, found.lengths) for part in (made_by, read_by, sentences))
         laws = _spans(laws)
-    return {
-        "group": [name],
-        "units": [f"{len(members)} × {row.size}" if found.lengths else str(row.size)],
-        "made by": made_by or ["–"],
-        "read by": read_by or ["–"],
-        "new weights": laws or ["–"],
-        "status": [row.status],
-        remarks: ["; ".join(sentences)],
-    }
-
-
-def _folded(texts: Sequence[str], taken: Collection[int]) -> list[tuple[str, int]]:
-    """The texts in short, and how many each stands for."""
-    return [(found.texts[0], len(found.members)) for found in fold([(text,) for text in texts], taken=taken)]
-
-
-def shorten(names: Sequence[str], taken: Collection[int] = ()) -> list[str]:
-    """The names folded, the first of them if they are many, and how many more there are.
-
-    Args:
-        names: the names.
-        taken: lengths that no range may have.
-    """
-    found = _folded(names, taken)
-    shown = found if len(found) <= _MOST_NAMES else found[: _MOST_NAMES - 1]
-    left = len(names) - sum(count for _, count in shown)
-    return [name for name, _ in shown] + ([f"+ {left} more"] if left else [])
+    units = f"{len(members)} × {row.size}" if found.lengths else str(row.size)
+    return [[name], [units], made_by, read_by, laws, [row.status], [row.before + "; ".join(sentences)]]
 
 
 def _spans(laws: Iterable[str]) -> list[str]:
@@ -140,22 +141,26 @@ def _spans(laws: Iterable[str]) -> list[str]:
 # Where it stands.
 
 
-def _lay_out(table: Sequence[_Cells], remarks: str, verbose: bool) -> list[str]:
-    header = ["group", "units", "made by", "read by", "new weights", "status", remarks]
-    if all(cells["new weights"] == ["–"] for cells in table):
-        header.remove("new weights")
-    if not verbose:
-        for cells in table:
-            cells["new weights"] = _wrap(cells["new weights"], _LEAST_WIDTH)
-        if _width(header[:-1], table) + 2 + _LEAST_WIDTH > WIDTH:
-            header[2:4] = ["made by, read by"]
-            table = [_stacked(cells) for cells in table]
-        room = WIDTH - 2 - _width(header[:-1], table)
-        for cells in table:
-            cells[remarks] = _wrap(cells[remarks], max(room, _LEAST_WIDTH))
-    widths = [_width([name], table) for name in header]
+def _fit(header: list[str], table: list[_Cells]) -> list[str]:
+    """Lay out with texts wrapped to the width, and with all about a group in one cell if the names leave no room."""
+    *beside, last = header
+    room = WIDTH - sum(_widths(beside, table)) - 2 * len(beside)
+    if room < min(_LEAST_WIDTH, *_widths([last], table)):
+        beside, spoken = ["group", "units", "status"], [name for name in header[2:] if name != "status"]
+        last = ", ".join(name for name in spoken if name)
+        room = WIDTH - sum(_widths(beside, table)) - 2 * len(beside)
+        said = [[f"{name} {', '.join(cells[name])}".strip() for name in spoken[:-1] if cells[name]] for cells in table]
+        table = [cells | {last: [*lines, *cells[spoken[-1]]]} for cells, lines in zip(table, said, strict=True)]
+    wrap = textwrap.TextWrapper(max(room, _LEAST_WIDTH), break_long_words=False, break_on_hyphens=False)
+    table = [cells | {last: [line for text in cells[last] for line in wrap.wrap(text)]} for cells in table]
+    return _lay_out([*beside, last], table)
+
+
+def _lay_out(header: list[str], table: list[_Cells]) -> list[str]:
+    widths = _widths(header, table)
     blocks = [[[name] for name in header], [["─" * width] for width in widths]]
-    blocks += [[cells[name] for name in header] for cells in table]
+    # A cell of no names says so; the last column may be empty.
+    blocks += [[*(cells[name] or ["–"] for name in header[:-1]), cells[header[-1]]] for cells in table]
     return [
         "  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip()
         for block in blocks
@@ -163,19 +168,5 @@ def _lay_out(table: Sequence[_Cells], remarks: str, verbose: bool) -> list[str]:
     ]
 
 
-def _width(header: Sequence[str], table: Sequence[_Cells]) -> int:
-    """Of some columns beside each other."""
-    longest = [max(map(len, [name, *(line for cells in table for line in cells[name])])) for name in header]
-    return sum(longest) + 2 * (len(header) - 1)
-
-
-def _stacked(cells: _Cells) -> _Cells:
-    """With the names that make and that read the units in one cell."""
-    return cells | {
-        "made by, read by": [f"{verb} {name}" for verb in ("made by", "read by") for name in cells[verb] if name != "–"]
-    }
-
-
-def _wrap(texts: Iterable[str], width: int) -> list[str]:
-    lines = (textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) for text in texts)
-    return [line for found in lines for line in found] or [""]
+def _widths(header: Iterable[str], table: Iterable[_Cells]) -> list[int]:
+    return [max(map(len, [name, *(line for cells in table for line in cells[name])])) for name in header]

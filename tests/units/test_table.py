@@ -81,15 +81,16 @@ def test_verbose_has_every_row_every_name_and_every_reason() -> None:
             assert name in text
     for name, reason in graph.unclaimed.items():
         assert f"  {name}: {reason}" in text
-    assert "–4" not in text and "more" not in text.replace("reasons more", "") and " × " not in text
+    assert "–4" not in text and " more" not in text and " × " not in text
 
 
-def test_a_network_without_parameters() -> None:
-    assert str(regrow.find_units(nn.ReLU(), torch.rand(2))).startswith("0 groups\n\ngroup")
+def test_a_graph_without_groups() -> None:
+    text = str(regrow.UnitGraph((), {"a": "it is odd"}))
+    assert text.startswith("0 groups\n\ngroup") and text.endswith("parameters of no unit:\n  a: it is odd")
 
 
 def row(layer: int, size: int = 4, status: str = "free", remark: str = "", laws: tuple[str, ...] = ()) -> Row:
-    return Row(f"h.{layer}", size, (f"h.{layer}.w",), (f"h.{layer + 1}.w", "head.w"), status, remark, laws)
+    return Row(f"h.{layer}", size, (f"h.{layer}.w",), (f"h.{layer + 1}.w", "head.w"), status, remark, "", laws)
 
 
 def body(rows: list[Row], **options: bool) -> list[str]:
@@ -114,7 +115,7 @@ def test_reasons_fold_with_the_names_in_them() -> None:
 
 def test_deviations_of_laws_are_spanned_and_other_numbers_are_not() -> None:
     rows = [row(layer, laws=(f"normal, std 0.{21 - layer} (as at attach)",)) for layer in range(3)]
-    assert "h.0–2 3 × 4 h.0–2.w h.1–3.w normal, std 0.19 to 0.21 (as free" in body(rows)[0]
+    assert "h.0–2 3 × 4 h.0–2.w h.1–3.w normal, std 0.19 to 0.21 (as at attach) free" in body(rows)[0]
     assert "normal, std 0.20 (as at attach)" in format_table(rows, {}, verbose=True)
     rows = [row(layer, laws=(f"uniform in [-0.{layer}, 0.{layer}]",)) for layer in range(3)]
     assert len(body(rows)) == 3
@@ -203,24 +204,26 @@ def test_what_is_printed_says_exactly_who_makes_and_reads_each_group(rows: list[
             assert shown <= set(names) and len(shown) + sum(cut) == len(names)
 
 
-def test_long_names_are_put_below_each_other_and_texts_wrapped() -> None:
-    long = "model.decoder.layers.{}.encoder_attention.{}.weight"
+def test_all_about_a_group_stands_in_one_cell_if_the_names_are_long() -> None:
+    name = "model.decoder.layers.{}.encoder_attention.{}.weight"
     rows = [
-        Row(
-            long.format(3 * layer, "v")[:-7],
-            4,
-            (long.format(3 * layer, "v"),),
-            (long.format(layer, "out"),),
-            "free",
-            "it is so " * 40,
-        )
-        for layer in range(4)
+        Row(f"layer.{layer}", 4, (name.format(layer, "v"),), (name.format(layer, "out"),), "free", "it is so " * 40)
+        for layer in (0, 5)
     ]
-    lines = format_table(rows, {}).splitlines()
+    lines = format_table(rows, {}, "reasons").splitlines()
     assert max(map(len, lines)) <= WIDTH
-    assert any("made by model.decoder.layers.9.encoder_attention.v.weight" in line for line in lines)
-    assert any("read by model.decoder.layers.3.encoder_attention.out.weight" in line for line in lines)
+    assert [line.split()[0] for line in lines if line[:1].strip()] == ["group", "───────", "layer.0", "layer.5"]
+    assert lines[0].split("  ")[-1] == "made by, read by, reasons"
+    assert lines[2].split() == ["layer.0", "4", "free", "made", "by", name.format(0, "v")]
+    assert lines[3].strip() == f"read by {name.format(0, 'out')}"
     assert ("it is so " * 40).strip() in format_table(rows, {}, verbose=True)
+
+
+def test_reasons_of_a_stream_fold_among_themselves() -> None:
+    reasons = [f"{kind}norm of h.{layer} takes statistics" for layer in range(6) for kind in ("", "batch ")]
+    stream = Row("wte", 4, ("wte.w",), (), "blocked", "; ".join(reasons), "not served: ")
+    expected = "not served: norm of h.0–5 takes statistics; batch norm of h.0–5 takes statistics"
+    assert expected in format_table([stream], {})
 
 
 @settings(deadline=None)
