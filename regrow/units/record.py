@@ -170,10 +170,10 @@ class Record:
         for tensor in results if arriving else ():
             self._memory.note_leaks(tensor, arriving)
 
-    def leave(self, tensor: Tensor, where: str) -> None:
+    def leave(self, tensor: Tensor, where: str, how: str = "takes it out of the network") -> None:
         """Note that a value leaves for Python or NumPy, from where it cannot be followed."""
         if has_units(plane := self.labels(tensor)):
-            self._count(self.leak("mix", f"{where} takes it out of the network", units_in(plane), []))
+            self._count(self.leak("mix", f"{where} {how}", units_in(plane), []))
         self._count(*self._memory.leaks(tensor))
         if self.parameters(tensor):
             self.leak_parameter(tensor, f"is taken out of the network by {where}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regrow.errors import ModelError
 from regrow.units.call import Call
@@ -96,10 +96,10 @@ def _follow(model: nn.Module, example: Any, record: Record, watch: Watch, comput
 
 
 def _check(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-    if not parameters:
+    if not parameters and any(hasattr(module, "_packed_params") for module in model.modules()):
         raise ModelError(
-            f"{type(model).__name__} has no parameters, so it has no units. If its weights were packed by "
-            "quantisation, find units, or attach, before that."
+            f"{type(model).__name__} has no parameters, since its weights were packed by quantisation. Find units, or "
+            "attach, before that."
         )
     sharded = sys.modules.get("torch.distributed.fsdp")
     for name, module in model.named_modules():
@@ -110,7 +110,7 @@ def _check(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
             )
     spans: dict[int, list[tuple[int, int, str]]] = {}
     for name, parameter in parameters.items():
-        if is_traceable_wrapper_subclass(parameter):
+        if type(parameter).__torch_dispatch__ is not Tensor.__torch_dispatch__:
             raise ModelError(
                 f"{name} is a {type(parameter).__name__}, which holds part of each unit or packs several numbers into "
                 "one. Find units, or attach, before sharding or quantising the model."

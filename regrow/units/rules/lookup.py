@@ -66,12 +66,9 @@ def pack(record: Record, call: Call) -> None:
 
 @rule("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount")
 def of_some_length(record: Record, call: Call) -> None:
-    """As many results as the values make."""
+    """As many results as the values make, and a shape can be read without an operator."""
     for source in call.inputs:
-        if has_units(plane := record.labels(source)):
-            record.leak(
-                "mix", f"the values decide the shape that {record.where} returns", units_in(plane), call.outputs
-            )
+        record.leave(source, record.where, "makes a shape of its values")
     for out in call.outputs:
         record.write(out, constant(NONE, out.shape))
 

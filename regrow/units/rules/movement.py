@@ -74,7 +74,9 @@ def move(record: Record, call: Call) -> None:
         return
     indices = [tensor for tensor in call.inputs if not any(tensor is one for one in moved)]
     for index in indices:
-        if has_units(plane := record.labels(index)):
+        if index.dtype == torch.bool:
+            record.leave(index, record.where, "makes a shape of its values")
+        elif has_units(plane := record.labels(index)):
             record.leak("mix", f"{record.where} picks elements by their values", units_in(plane), call.outputs)
     made = _tokens(record, call, moved)
     planes = [made.get(number, record.labels(one)) for number, one in enumerate(moved)]

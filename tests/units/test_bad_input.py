@@ -1,0 +1,286 @@
+"""What cannot be served, and what is said about it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regrow.errors import ModelError
+from regrow.units.trace import find_units
+from regrow.units.verify import verify
+from tests.units.hand_written import Net
+from tests.units.test_user_models import OBSERVATIONS, mlp, proven
+
+
+def refused(model: nn.Module, example: Any = OBSERVATIONS) -> str:
+    with pytest.raises(ModelError) as caught:
+        find_units(model, example)
+    with pytest.raises(ModelError, match="^" + str(caught.value)[:20].replace("(", "[(]")):
+        verify(model, example)
+    return str(caught.value)
+
+
+def reasons(between: Callable[[Net, Tensor], Tensor], **more: Any) -> tuple[str, ...]:
+    """Why the hidden layer of 5 → 6 → 2 cannot be replaced."""
+    torch.manual_seed(0)
+    model = Net(lambda m, x: m.b(between(m, F.relu(m.a(x)))), a=nn.Linear(5, 6), b=nn.Linear(6, 2), **more)
+    group = proven(model, OBSERVATIONS)["a"]
+    assert group.status == "blocked"
+    return group.reasons
+
+
+# The example
+
+
+def test_a_wrong_shape_is_the_models_own_error_with_a_sentence_on_top() -> None:
+    with pytest.raises(ModelError) as caught:
+        find_units(mlp(), {"input": torch.zeros(4, 3)})
+    text = str(caught.value)
+    assert text.startswith(
+        "Sequential cannot take the example, keywords input=a tensor of shape (4, 3) and type float32, in training "
+        "mode: RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3 and 5x6)"
+    )
+    assert "Give as example= what the model is called with" in text
+    assert "mat1 and mat2" in str(caught.value.__cause__)
+
+
+def test_wrong_names_numbers_and_types_of_inputs() -> None:
+    assert "unexpected keyword argument 'images'" in refused(mlp(), {"images": OBSERVATIONS})
+    assert "takes 2 positional arguments but 3 were given" in refused(mlp(), (OBSERVATIONS, OBSERVATIONS))
+    assert "a tensor of shape (4, 5) and type int64" in refused(mlp(), OBSERVATIONS.long())
+    assert "Sequential cannot take the example, None, in training mode" in refused(mlp(), None)
+    assert "a callable, in training mode: ZeroDivisionError" in refused(mlp(), lambda model: 1 / 0)
+
+
+class NeedsLabels(nn.Module):
+    """As models of libraries are: the loss comes out if labels go in."""
+
+    def __init__(self, strict: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.strict = nn.Linear(5, 6), nn.Linear(6, 2), strict
+
+    def forward(self, value: Tensor, labels: Tensor | None = None) -> dict[str, Tensor | None]:
+        if labels is None and self.strict:
+            raise ValueError("You have to specify labels")
+        logits = self.b(F.relu(self.a(value)))
+        return {"loss": None if labels is None else F.cross_entropy(logits, labels)}
+
+
+def test_a_model_that_needs_labels() -> None:
+    text = refused(NeedsLabels(strict=True))
+    assert "in training mode: ValueError: You have to specify labels. Give as example= what the model is cal" in text
+    text = refused(NeedsLabels(strict=False))
+    assert text.startswith("NeedsLabels returned no tensor but keywords loss=None, so it cannot be told what its units")
+    for strict in (False, True):
+        graph = proven(NeedsLabels(strict), {"value": OBSERVATIONS, "labels": torch.tensor([0, 1, 1, 0])})
+        assert [(group.name, group.status) for group in graph] == [("a", "free"), ("b", "output")]
+
+
+# State
+
+
+class Keeps(nn.Module):
+    """Remembers its hidden layer in some way."""
+
+    def __init__(self, keep: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.keep = nn.Linear(5, 6), nn.Linear(6, 2), keep
+        self.past: list[Tensor] = []
+        self.by_name: dict[str, list[Tensor]] = {"h": []}
+        self.calls = 0
+        self.register_buffer("seen", torch.zeros(0, 6))
+
+    def forward(self, value: Tensor) -> Tensor:
+        self.calls += 1
+        return self.b(self.keep(self, F.relu(self.a(value))))
+
+
+def in_a_list(m: Keeps, h: Tensor) -> Tensor:
+    m.past.append(h)
+    return torch.stack(m.past[-2:]).mean(0)
+
+
+def in_an_attribute(m: Keeps, h: Tensor) -> Tensor:
+    before, m.last = getattr(m, "last", 0), h.detach()
+    return h + before
+
+
+def in_a_cache(m: Keeps, h: Tensor) -> Tensor:
+    if not m.by_name["h"]:
+        m.by_name = {"h": [h]}
+    return m.by_name["h"][0]
+
+
+def in_a_buffer_that_grows(m: Keeps, h: Tensor) -> Tensor:
+    m.seen = torch.cat([m.seen, h.detach()])
+    return h + m.seen.mean(0)
+
+
+def as_a_sum(m: Keeps, h: Tensor) -> Tensor:
+    m.penalty = h.square().sum()
+    return h
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason"),
+    [
+        (in_a_list, "past keeps it between forwards"),
+        (in_an_attribute, "last keeps it between forwards"),
+        (in_a_cache, "by_name keeps it between forwards"),
+        (in_a_buffer_that_grows, "seen keeps it between forwards"),
+        (as_a_sum, "sum of the model makes one value of all units"),
+    ],
+)
+def test_what_a_module_keeps_blocks_and_is_put_back(keep: Callable[[Any, Tensor], Tensor], reason: str) -> None:
+    torch.manual_seed(0)
+    model = Keeps(keep)
+    before = dict(vars(model))
+    group = proven(model, OBSERVATIONS)["a"]
+    assert (group.status, group.reasons) == ("blocked", (reason,))
+    assert vars(model) == before
+    assert model.past == [] and model.by_name == {"h": []} and model.calls == 0 and model.seen.shape == (0, 6)
+
+
+def test_what_is_kept_and_also_returned_is_an_output() -> None:
+    model = Keeps(as_a_sum)
+    graph = proven(model, lambda model: (model(OBSERVATIONS), model.penalty))
+    assert graph["a"].status == "blocked"
+    assert graph["b"].status == "output"
+    graph = proven(nn.Sequential(mlp(), Keeps(lambda m, h: h)), lambda model: model[0](OBSERVATIONS))
+    assert "seen" not in str(graph.unclaimed)
+
+
+# Values that decide
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (lambda m, h: h[(h[:, 0] + h.amax(1)).nonzero()[:, 0]], "amax of the model makes one value of all units"),
+        (lambda m, h: h + h.nonzero().sum(), "nonzero of the model makes a shape of its values"),
+        (lambda m, h: h + h[h > 0.1].sum(), "index of the model makes a shape of its values"),
+        (lambda m, h: h + h.masked_select(h > 0).sum(), "masked_select of the model makes a shape of its values"),
+        (lambda m, h: h * len(h.unique()), "_unique2 of the model makes a shape of its values"),
+        (lambda m, h: h if h.sum() > 0 else -h, "sum of the model makes one value of all units"),
+        (lambda m, h: h * len(h[h > 0.1]), "index of the model makes a shape of its values"),
+    ],
+    ids=["rows", "nonzero", "mask", "masked_select", "unique", "branch", "length"],
+)
+def test_values_that_decide_shapes(between: Callable[[Net, Tensor], Tensor], reason: str) -> None:
+    assert any(reason in text for text in reasons(between))
+
+
+def test_shapes_that_the_input_decides_are_fine() -> None:
+    model = Net(lambda m, x: m.b(F.relu(m.a(x))[x[:, 0] > -0.5]), a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+    assert proven(model, OBSERVATIONS)["a"].status == "free"
+
+
+# Operators without a rule
+
+
+def test_a_custom_operator_is_named_with_how_to_add_a_rule() -> None:
+    @torch.library.custom_op("regrow_tests::halve", mutates_args=())
+    def halve(value: Tensor) -> Tensor:
+        return value / 2
+
+    assert reasons(lambda m, h: halve(h)) == (
+        "regrow_tests::halve of the model has no rule yet (regrow/units/rules/README.md says how to add one)",
+    )
+
+
+# Parameters in other forms
+
+
+def test_parameters_that_overlap() -> None:
+    model = mlp()
+    storage = torch.randn(30)
+    model[0].bias = nn.Parameter(storage[:6])
+    model[2].bias = nn.Parameter(storage[5:12])
+    assert refused(model).startswith("0.bias and 2.bias share memory but are two parameters, so it cannot be told")
+    model[2].bias = nn.Parameter(storage[6:13])  # one piece of memory for several, as after flattening, is fine
+    assert proven(model, OBSERVATIONS)["0"].status == "free"
+
+
+def test_lazy_layers_before_their_first_run() -> None:
+    model = nn.Sequential(nn.LazyLinear(6), nn.ReLU(), nn.LazyLinear(2))
+    assert refused(model).startswith("0.weight has no shape yet. Run the model once on data, so that its lazy layers")
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning", "ignore:torch.quantize:UserWarning")
+def test_quantised_layers() -> None:
+    model = torch.ao.quantization.quantize_dynamic(mlp(), {nn.Linear})
+    assert refused(model) == (
+        "Sequential has no parameters, since its weights were packed by quantisation. Find units, or attach, before "
+        "that."
+    )
+    part = mlp()
+    part[2] = model[2]
+    assert proven(part, OBSERVATIONS)["0"].reasons == (
+        "quantized::linear_dynamic of 2 takes packed weights, as of a quantised layer: single ones cannot be set",
+    )
+
+
+class Packed(Tensor):
+    """A weight in two parts, as quantisation libraries have it."""
+
+    @staticmethod
+    def __new__(cls, values: Tensor, scale: Tensor) -> "Packed":
+        return Tensor._make_wrapper_subclass(cls, values.shape, dtype=scale.dtype, requires_grad=False)
+
+    def __init__(self, values: Tensor, scale: Tensor) -> None:
+        self.values, self.scale = values, scale
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].values, args[0].scale)
+        return NotImplemented
+
+
+def test_weights_in_a_tensor_subclass() -> None:
+    model = mlp()
+    packed = Packed(torch.ones(7, 6, dtype=torch.int8), torch.ones(7, 1))
+    model[2].weight = nn.Parameter(packed, requires_grad=False)
+    with pytest.raises(ModelError, match=r"2\.weight is a Packed, which holds part of each unit or packs several num"):
+        find_units(model, OBSERVATIONS)
+
+
+SHARDED = """
+import warnings
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+import regrow
+warnings.simplefilter("ignore")
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+make = lambda: nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))
+cpu = torch.device("cpu")
+models = [make(), FullyShardedDataParallel(make(), device_id=cpu, use_orig_params=True), make()]
+fully_shard(models[0], mesh=init_device_mesh("cpu", (1,)))
+models[2][2] = FullyShardedDataParallel(models[2][2], device_id=cpu)
+for model in models:
+    try:
+        regrow.attach(model, torch.optim.SGD(model.parameters(), 0.1), "cbp", example=torch.ones(3, 5))
+    except regrow.RegrowError as error:
+        print(error)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_shards() -> None:
+    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    second = "is wrapped by FullyShardedDataParallel, whose parameters hold part of each unit. Find units, or attach,"
+    assert done.stdout.splitlines() == [
+        "0.weight is a DTensor, which holds part of each unit or packs several numbers into one. Find units, or "
+        "attach, before sharding or quantising the model.",
+        f"The model {second} before sharding the model.",
+        f"2 {second} before sharding the model.",
+    ]
