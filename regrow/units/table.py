@@ -146,14 +146,30 @@ def _fit(header: list[str], table: list[_Cells]) -> list[str]:
     *beside, last = header
     room = WIDTH - sum(_widths(beside, table)) - 2 * len(beside)
     if room < min(_LEAST_WIDTH, *_widths([last], table)):
-        beside, spoken = ["group", "units", "status"], [name for name in header[2:] if name != "status"]
-        last = ", ".join(name for name in spoken if name)
-        room = WIDTH - sum(_widths(beside, table)) - 2 * len(beside)
-        said = [[f"{name} {', '.join(cells[name])}".strip() for name in spoken[:-1] if cells[name]] for cells in table]
-        table = [cells | {last: [*lines, *cells[spoken[-1]]]} for cells, lines in zip(table, said, strict=True)]
-    wrap = textwrap.TextWrapper(max(room, _LEAST_WIDTH), break_long_words=False, break_on_hyphens=False)
+        beside, told = ["group", "units", "status"], [name for name in header[2:] if name != "status"]
+        room = max(WIDTH - sum(_widths(beside, table)) - 2 * len(beside), _LEAST_WIDTH)
+        last = ", ".join(name for name in told if name)
+        table = [cells | {last: _packed(_told(cells, told), room)} for cells in table]
+    wrap = textwrap.TextWrapper(room, break_long_words=False, break_on_hyphens=False)
     table = [cells | {last: [line for text in cells[last] for line in wrap.wrap(text)]} for cells in table]
     return _lay_out([*beside, last], table)
+
+
+def _told(cells: _Cells, columns: Sequence[str]) -> list[str]:
+    *columns, last = columns
+    told = [f"{column} {', '.join(cells[column])}" for column in columns if cells[column]]
+    return told + [text for text in cells[last] if text]
+
+
+def _packed(texts: Iterable[str], room: int) -> list[str]:
+    """As many of the texts in each line as have room."""
+    lines: list[str] = []
+    for text in texts:
+        if lines and len(lines[-1]) + 2 + len(text) <= room:
+            lines[-1] += f"; {text}"
+        else:
+            lines.append(text)
+    return lines
 
 
 def _lay_out(header: list[str], table: list[_Cells]) -> list[str]:

@@ -192,7 +192,7 @@ def _all(text: str) -> list[str]:
     return [one for number in numbers for one in _all(f"{text[: found.start()]}{number}{text[found.end() :]}")]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(networks())
 def test_what_is_printed_says_exactly_who_makes_and_reads_each_group(rows: list[Row]) -> None:
     said = read(format_table(rows, {}))
@@ -214,8 +214,10 @@ def test_all_about_a_group_stands_in_one_cell_if_the_names_are_long() -> None:
     assert max(map(len, lines)) <= WIDTH
     assert [line.split()[0] for line in lines if line[:1].strip()] == ["group", "───────", "layer.0", "layer.5"]
     assert lines[0].split("  ")[-1] == "made by, read by, reasons"
-    assert lines[2].split() == ["layer.0", "4", "free", "made", "by", name.format(0, "v")]
-    assert lines[3].strip() == f"read by {name.format(0, 'out')}"
+    assert (
+        " ".join(lines[2].split()) == f"layer.0 4 free made by {name.format(0, 'v')}; read by {name.format(0, 'out')}"
+    )
+    assert lines[3].strip().startswith("it is so it is so")
     assert ("it is so " * 40).strip() in format_table(rows, {}, verbose=True)
 
 
