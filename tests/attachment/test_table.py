@@ -93,7 +93,7 @@ def test_twelve_layers_fit_on_one_screen(large: Attachment) -> None:
     assert served.startswith(
         "transformer.blocks.0–11.linear1 12 × 12 free made by transformer.blocks.0–11.linear1.weight"
     )
-    assert "read by transformer.blocks.0–11.linear2.weight; new weights uniform in [-0.354, 0.354]; served" in served
+    assert "read by transformer.blocks.0–11.linear2.weight new weights uniform in [-0.354, 0.354]; served" in served
     stream = row_of(text, "transformer.token_embedding")
     assert (
         "transformer.blocks.0–11.self_attn.out_proj.weight, transformer.blocks.0–11.linear2.weight; read by" in stream
