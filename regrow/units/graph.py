@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -105,7 +105,7 @@ class UnitGraph:
     """All units of a network.
 
     Attributes:
-        groups: in forward order of their first producer.
+        groups: in forward order of their first producer; after all others those across them, as of an MLP-Mixer.
         unclaimed: every parameter that belongs to no unit, with the reason.
     """
 
@@ -120,6 +120,22 @@ class UnitGraph:
             if group.name == name:
                 return group
         raise KeyError(name)
+
+    def joined(self, other: "UnitGraph") -> "UnitGraph":
+        """This graph, followed by the groups of another one that was found among its unclaimed parameters."""
+        names = {group.name for group in self.groups}
+        groups = list(self.groups)
+        for group in other.groups:
+            name, number = group.name, 1
+            while name in names:
+                number += 1
+                name = f"{group.name}:{number}"
+            names.add(name)
+            groups.append(replace(group, name=name))
+        claimed = {part.parameter for group in other.groups for part in group.slices}
+        return UnitGraph(
+            tuple(groups), {name: reason for name, reason in self.unclaimed.items() if name not in claimed}
+        )
 
     def __str__(self) -> str:
         return self.table()

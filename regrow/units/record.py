@@ -54,6 +54,7 @@ class Record:
         self._computed = computed or {}
         self._computing: list[tuple[Computed, Record]] = []
         self.met: dict[str, Computed] = {}
+        self.crossing: set[str] = set()
 
     def begin_pass(self) -> None:
         """Forget what memory held. Units, claims and leaks stay."""
@@ -356,6 +357,11 @@ class Record:
             self.leak("operator", f"{self.where} {problem}", torch.cat(units).unique(), results)
         for result in results:
             self.write(result, constant(NONE, result.shape))
+
+    def cross(self, weight: Tensor) -> None:
+        """Note that a weight multiplies each unit of several by all of its elements: units pass it."""
+        self.crossing.update(self.parameters(weight))
+        self.leak_parameter(weight, f"multiplies several units at once in {self.where}")
 
     def leak_parameter(self, weight: Tensor, reason: str, results: Iterable[Tensor] | None = None) -> int:
         """Note that a parameter has an effect in no known role. It counts if it reaches an output, at once if the

@@ -48,9 +48,26 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
     computed = find_computed(model)
     parameters |= {name: one.stand_in for name, one in computed.items()}
     tensors = {name: tensor for name, tensor in {**parameters, **buffers}.items() if has_memory(tensor)}
-    atlas = Atlas(tensors)
+    graph, crossing = _find(model, example, parameters, tensors, computed)
+    if crossing & graph.unclaimed.keys():
+        # Weights that are applied along another dimension than units lie along, as those of an MLP-Mixer across
+        # places, make units of their own, for which all other parameters are constants.
+        left = {name: one for name, one in parameters.items() if name in graph.unclaimed}
+        others, _ = _find(model, example, left, tensors, computed)
+        graph = graph.joined(others)
+    return graph
+
+
+def _find(
+    model: nn.Module,
+    example: Any,
+    parameters: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    computed: Mapping[str, Computed],
+) -> tuple[UnitGraph, set[str]]:
+    """The units that some parameters make, and names of those that were applied across units."""
     watch = Watch(model)
-    record = Record(atlas, set(parameters), watch, computed)
+    record = Record(Atlas(tensors), set(parameters), watch, computed)
     with untouched(model), uncompiled(), decomposed(model), torch.inference_mode(False), torch.enable_grad():
         present = model.training
         for training in (present, not present):
@@ -72,7 +89,7 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
         for left in one.originals if name in record.met else (name,):
             if left not in claimed:
                 parameters.pop(left, None)
-    return group_units(record.evidence, parameters, tensors)
+    return group_units(record.evidence, parameters, tensors), record.crossing
 
 
 _RUNS = 8  # in each mode, where random numbers may choose which parts run, as with layers that are dropped

@@ -34,6 +34,7 @@ KINDS = (
     "ensemble by bmm",
     "crelu",
 )
+SERVED = [*(case for case in NETWORKS if case.name in KINDS), RESNET18]
 
 
 def outputs(model: nn.Module, example) -> list[Tensor]:
@@ -106,7 +107,7 @@ def train_and_check(plastic: regrow.Attachment, example: object, steps: int) -> 
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("case", [*(case for case in NETWORKS if case.name in KINDS), RESNET18], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SERVED, ids=lambda case: case.name)
 def test_replacements_are_clean_on_every_kind_of_network(case: Case, make) -> None:
     model, example = case.build()
     optimizer = make(model.parameters())

@@ -39,7 +39,7 @@ def gated_residual(m: Net, x: Tensor) -> Tensor:
 class InvertedResidual(nn.Module):
     """Expand, each channel by itself, project: with a skip where shapes allow."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int, excite: int = 0, survival: float = 1) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int, excite: int = 0, survival: float = 1):
         super().__init__()
         self.skip, self.survival = inputs == outputs and stride == 1, survival
         self.expand, self.norm1 = nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden)
@@ -285,8 +285,8 @@ IMAGE_NETWORKS = [
         ("out", 2, "output", "out.weight", ""),
     ]),
     Case("conv3d", lambda: nn.Sequential(
-        nn.Conv3d(2, 4, 2), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2), nn.ConvTranspose3d(4, 5, 2), nn.Dropout3d(0.2),
-        nn.Upsample(scale_factor=2, mode="trilinear"), nn.Conv3d(5, 6, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
+        nn.Conv3d(2, 4, 2), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2), nn.ConvTranspose3d(4, 5, 2),
+        nn.Dropout3d(0.2), nn.Upsample(scale_factor=2, mode="trilinear"), nn.Conv3d(5, 6, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
         nn.Linear(6, 2)), lambda: torch.randn(3, 2, 5, 5, 5), [
         ("0", 4, "free", "0.weight", "4.weight"),
         ("4", 5, "free", "4.weight", "7.weight"),
@@ -349,12 +349,15 @@ IMAGE_NETWORKS = [
         ("score", 1, "blocked", "score.weight", ""),
         ("out", 2, "output", "out.weight", ""),
     ]),
-    # A hidden unit of the layers across places exists once for all channels; the stream's channels pass these layers.
+    # A hidden unit of the layers across places exists once for all channels, which pass these layers. What the second
+    # of these makes are the places of the stream.
     Case("mlp-mixer", lambda: Net(
         mixer, patch=nn.Conv2d(3, 6, 4, 4), blocks=nn.Sequential(Mixer()), norm=nn.LayerNorm(6), out=nn.Linear(6, 2)),
         images(3), [
         ("patch", 6, "coupled", "patch.weight blocks.0.channel2.weight", "blocks.0.channel1.weight out.weight"),
         ("blocks.0.channel1", 8, "free", "blocks.0.channel1.weight", "blocks.0.channel2.weight"),
         ("out", 2, "output", "out.weight", ""),
+        ("blocks.0.token1", 5, "free", "blocks.0.token1.weight", "blocks.0.token2.weight"),
+        ("blocks.0.token2", 4, "blocked", "blocks.0.token2.weight", ""),
     ]),
 ]  # fmt: skip

@@ -56,7 +56,7 @@ def _with_weight(record: Record, call: Call, value: Tensor, weight: Tensor) -> T
     shape = (value.size(0), value.size(1), weight.size(2))
     if 2 not in varying(plane) and len(units_in(plane)) > 1 and not bool((core(plane) < 0).any()):
         # The sum runs over something else than units, over places for example: units pass through.
-        record.leak_parameter(weight, f"multiplies several units at once in {record.where}")
+        record.cross(weight)
         return plane[:, :, :1].expand(shape)
     met = meet(plane, [1])
     record.claim_outgoing(weight, met, met.label.mT.expand(weight.shape), value)

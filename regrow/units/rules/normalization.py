@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from regrow.units.call import Call
-from regrow.units.labels import core, has_units, meet, units_in
+from regrow.units.labels import NONE, core, has_units, meet, units_in
 from regrow.units.record import Record
 from regrow.units.rules.pointwise import claim_affine
 from regrow.units.rules.registry import rule
@@ -29,7 +29,8 @@ def batch_norm(record: Record, call: Call) -> None:
     for name, fresh in (("running_mean", 0.0), ("running_var", 1.0)):
         buffer = call.get(name)
         if buffer is not None and has_units(channels):
-            record.claim(buffer, "statistic", channels, fresh=fresh)
+            own = channels.masked_fill(met.several.flatten(), NONE)  # not what several units share
+            record.claim(buffer, "statistic", own, fresh=fresh)
     record.write(call.outputs[0], plane)
     for statistic in call.outputs[1:]:
         if statistic.shape == channels.shape:
