@@ -1,9 +1,17 @@
-"""One thread per process: with more, small tensors and parallel test processes wait for each other."""
+"""One thread per process: with more, small tensors and parallel test processes wait for each other.
+
+Property-based tests draw other examples each time they run, and print how to run a failure again.
+"""
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also for processes that tests start
 
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
+
+settings.register_profile("short", max_examples=100, deadline=None, derandomize=False, database=None, print_blob=True)
+settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
+settings.load_profile("short")
