@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from regrow.units.example import untouched
+from regrow.units.parametrized import parametrizations
+
 
 def mean_magnitude(tensors: Iterable[Tensor]) -> float:
     """Σ|w| / number of weights, over all tensors together; 0 if there are none."""
@@ -16,6 +19,11 @@ def mean_magnitude(tensors: Iterable[Tensor]) -> float:
 
 def weight_magnitude(model: nn.Module) -> float:
     """Mean |w| over all weight matrices and kernels of a network, without biases and the affine entries of norms:
-    the article's measure for Online Permuted MNIST.
+    the article's measure for Online Permuted MNIST. Behind a parametrization it is the computed weight that counts.
     """
-    return mean_magnitude(parameter for parameter in model.parameters() if parameter.dim() >= 2)
+    with untouched(model):  # computing a weight may change buffers, as spectral norm's
+        computed = [held for module in model.modules() for held in parametrizations(module).values()]
+        originals = {id(original) for held in computed for original in held.originals.values()}
+        weights: list[Tensor] = [parameter for parameter in model.parameters() if id(parameter) not in originals]
+        weights += [held.value() for held in computed]
+    return mean_magnitude(weight for weight in weights if weight.dim() >= 2)

@@ -71,8 +71,11 @@ def find_computed(model: nn.Module) -> dict[str, Computed]:
     with untouched(model):
         for path, module in model.named_modules():
             for one in parametrizations(module, path).values():
-                originals, reason = list(one.originals.values()), one.why_fixed()
-                _add(found, model, one.name, one.computation, None, one.value(), originals, reason)
+                try:
+                    value, reason = one.value(), one.why_fixed()
+                except Exception:  # the forward will raise it, and say what the model was called with
+                    continue
+                _add(found, model, one.name, one.computation, None, value, list(one.originals.values()), reason)
             for hook in module._forward_pre_hooks.values():
                 if isinstance(hook, WeightNorm | SpectralNorm):
                     name, kind = f"{path}.{hook.name}".removeprefix("."), type(hook).__name__

@@ -42,7 +42,8 @@ class Slice:
     """The elements of one parameter (or buffer) that belong to the units of one group, in one role.
 
     Attributes:
-        parameter: qualified name of the parameter; for role "statistic", of the buffer.
+        parameter: qualified name of the parameter; for role "statistic", of the buffer; behind a parametrization such
+            as weight norm, of the computed tensor ("0.weight"), whose elements are set through the originals.
         role: incoming (makes the unit), bias, gain (affine entry of a norm), statistic (running mean or
             variance) or outgoing (reads the unit).
         shape: shape of that tensor.

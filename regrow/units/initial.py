@@ -119,7 +119,7 @@ def _own_law(owner: nn.Module, name: str) -> Law | None:
     parameters = {**owner._parameters, **computed}
     if not callable(getattr(owner, "reset_parameters", None)) or name not in parameters:
         return None
-    shadow = object.__new__(parametrize.type_before_parametrizations(owner))
+    shadow: nn.Module = object.__new__(parametrize.type_before_parametrizations(owner))
     shadow.__dict__.update(owner.__dict__)
     for kind, tensors in (("_parameters", parameters), ("_buffers", owner._buffers)):
         shadow.__dict__[kind] = {

@@ -132,19 +132,17 @@ class Parametrized:
         """Originals that give a target, as near to the present ones as can be."""
         before = self._inverse(self._compute(present))
         inverse = self._inverse(target)
-        found = [
-            torch.where(new == old, now, new) for now, old, new in zip(present, before, inverse, strict=True)
-        ]
-        # Where that is not right: all as the inverse has it; else one original only. A row whose norm would be 0 has
-        # no direction, but keeps the one that it has when only its length becomes 0.
-        single = [[*present[:i], inverse[i], *present[i + 1 :]] for i in range(len(present))]
-        for other in (inverse, *single):
-            wrong = ~_close(self._compute(found), target)
+        found = [torch.where(new == old, now, new) for now, old, new in zip(present, before, inverse, strict=True)]
+        # Where that is not right, all as the inverse has it; where that is not either, one original only: a row whose
+        # norm would be 0 has no direction, but keeps the one that it has when only its length becomes 0.
+        single = [(64, [*present[:i], inverse[i], *present[i + 1 :]]) for i in range(len(present))]
+        for rounding, other in ((4, inverse), *single):
+            wrong = ~_close(self._compute(found), target, rounding)
             if not bool(wrong.any()):
-                return found
+                continue
             found = [torch.where(own, new, now) for own, new, now in zip(self.owned(wrong), other, found, strict=True)]
         for choice in (found, inverse):
-            if bool(_close(self._compute(choice), target).all()):
+            if bool(_close(self._compute(choice), target, 64).all()):
                 return choice
         return None
 
@@ -192,7 +190,7 @@ def _noise(seed: int, like: Tensor, dtype: torch.dtype) -> Tensor:
     return noise.to(device=like.device, dtype=dtype)
 
 
-def _close(value: Tensor, target: Tensor) -> Tensor:
-    """Where a value is a target up to rounding. A target that is not finite is met by anything."""
-    near = (value - target).abs() <= 64 * torch.finfo(target.dtype).eps * target.abs()
+def _close(value: Tensor, target: Tensor, rounding: int) -> Tensor:
+    """Where a value is a target up to a multiple of ε. A target that is not finite is met by anything."""
+    near = (value - target).abs() <= rounding * torch.finfo(target.dtype).eps * target.abs()
     return near | ~target.isfinite()

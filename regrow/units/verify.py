@@ -90,8 +90,8 @@ def verify(
     For units of every free, shared and coupled group: with all outgoing slices zeroed, the output must be
     bit-identical whatever the incoming slices, bias, gain and statistics are; with any one outgoing slice back in
     place, it must depend on them. Only where a parametrization computes one of these slices, outputs that differ by
-    no more than rounding (16 ε of their norm, 2e-6 in float32) count as identical. Where the present weights hide an effect, as behind dead units, it is looked for
-    under random weights. Afterwards the model is exactly as before.
+    no more than rounding (16 ε of their norm, 2e-6 in float32) count as identical. Where the present weights hide an
+    effect, as behind dead units, it is looked for under random weights. Afterwards the model is exactly as before.
 
     Args:
         model: any network, as for `find_units`.
@@ -226,7 +226,7 @@ class _Prover:
                         self.silence(group, unit)
                         self.present[part.parameter][part.index(unit)] = kept
                         results.append(self.outputs(training))
-                if not self.equal(*results, group):
+                if not self.equal(results[0], results[1], group):
                     return True
         return False
 
