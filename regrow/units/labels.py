@@ -19,40 +19,41 @@ class Units:
     """Numbers of units, in the order in which the forward made them, joined by union-find."""
 
     def __init__(self) -> None:
-        self._parents: list[int] = []
-        self._roots: Tensor | None = None
+        self._count = 0
+        # An earlier number of the same unit, or itself. The last three entries are where negative labels point to.
+        self._parents = torch.tensor([UNUSED, ZERO, NONE])
         self.joins = 0
 
     def new(self, count: int) -> Tensor:
         """Numbers of `count` new units."""
-        start = len(self._parents)
-        self._parents.extend(range(start, start + count))
-        self._roots = None
-        return torch.arange(start, start + count)
+        numbers = torch.arange(self._count, self._count + count)
+        self._count += count
+        if self._count > len(self._parents) - 3:
+            room = torch.arange(2 * self._count)
+            room[: len(self._parents) - 3] = self._parents[:-3]
+            self._parents = torch.cat([room, self._parents[-3:]])
+        return numbers
 
     def join(self, left: Tensor, right: Tensor) -> None:
         """Declare units the same, pair by pair. The earliest number stands for all of them."""
-        for one, other in zip(left.tolist(), right.tolist(), strict=True):
-            first, second = sorted((self._root(one), self._root(other)))
-            if first != second:
-                self._parents[second] = first
-                self._roots = None
-                self.joins += 1
+        while True:
+            left, right = self.find(left), self.find(right)
+            apart = left != right
+            if not bool(apart.any()):
+                return
+            left, right = left[apart], right[apart]
+            # Several pairs may join the same number to others; the earliest of these counts, and the rest come next.
+            later = torch.maximum(left, right)
+            self._parents.scatter_reduce_(0, later, torch.minimum(left, right), "amin")
+            self.joins += len(later.unique())
 
     def find(self, plane: Tensor) -> Tensor:
         """The plane with each unit replaced by the number that stands for it."""
-        if self._roots is None:
-            self._roots = torch.tensor([self._root(unit) for unit in range(len(self._parents))], dtype=torch.int64)
         small = core(plane)
-        if not len(self._roots):
-            return plane
-        return torch.where(small >= 0, self._roots[small.clamp(min=0)], small).expand(plane.shape)
-
-    def _root(self, unit: int) -> int:
-        while self._parents[unit] != unit:
-            self._parents[unit] = self._parents[self._parents[unit]]
-            unit = self._parents[unit]
-        return unit
+        roots = self._parents[small]
+        while not torch.equal(roots, higher := self._parents[roots]):
+            self._parents[small] = roots = higher
+        return roots.expand(plane.shape)
 
 
 def constant(label: int, shape: Sequence[int]) -> Tensor:
@@ -77,6 +78,11 @@ def compress(plane: Tensor) -> Tensor:
             if small.size(dim) > 1 and bool((small == first).all()):
                 small = first
     return small.expand(plane.shape)
+
+
+def without_zeros(plane: Tensor) -> Tensor:
+    """The plane with known zeros as values of no unit, for what an operator makes of zero is something else."""
+    return core(plane).clamp(min=NONE).expand(plane.shape)
 
 
 def varying(plane: Tensor) -> tuple[int, ...]:

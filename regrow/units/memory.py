@@ -3,6 +3,7 @@
 Knowledge hangs on storages and not on tensors, so that views, aliases and in-place writes need no care elsewhere.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -131,16 +132,16 @@ class Atlas:
 
     def names(self, addresses: Tensor) -> list[str]:
         """Owners of some elements."""
-        if not addresses.numel():
-            return []
         small = core(addresses)
-        first, last = int(small.min()), int(small.max())
+        small = small[small >= 0]
+        if not small.numel():
+            return []
+        names, starts = list(self.start), list(self.start.values())
+        first, last = bisect_right(starts, int(small.min())) - 1, bisect_right(starts, int(small.max()))
         return [
             name
-            for name, start in self.start.items()
-            if start <= last
-            and first < (end := start + extent(self.tensors[name]))
-            and bool(((small >= start) & (small < end)).any())
+            for name, start in zip(names[first:last], starts[first:last], strict=True)
+            if bool(((small >= start) & (small < start + extent(self.tensors[name]))).any())
         ]
 
 
@@ -210,7 +211,7 @@ class Memory:
 
     def write(self, tensor: Tensor, plane: Tensor) -> None:
         """Set the labels of a new value, or of one written in place."""
-        self._shadow(tensor).labels.write(tensor, plane)
+        self._shadow(tensor).labels.write(tensor, compress(plane))
 
     def write_addresses(self, tensor: Tensor, plane: Tensor) -> None:
         """Declare that a new value consists of elements of parameters."""

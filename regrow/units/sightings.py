@@ -43,12 +43,12 @@ class Watch:
         self._names = {module: name for name, module in model.named_modules()}
         self._running: list[tuple[str, list[Sighting]]] = []
         self._memory: Memory | None = None
-        self._recent: list[Sighting] = []
+        self._recent: dict[int, list[Sighting]] = {}  # by value
         self.sightings: list[Sighting] = []
 
     def begin_pass(self, memory: Memory) -> None:
         """Start a forward; values of earlier ones are not seen again."""
-        self._memory, self._recent = memory, []
+        self._memory, self._recent = memory, {}
 
     @property
     def module(self) -> str:
@@ -60,8 +60,9 @@ class Watch:
         out, then outputs and inputs of others.
         """
         inputs = [found for _, seen in reversed(self._running) for found in seen]
-        outputs = [found for found in self._recent if found.place[1] == "output"]
-        found = [seen for seen in (*inputs, *outputs, *self._recent) if seen.value == value and seen.size >= size]
+        recent = self._recent.get(value, [])
+        outputs = [found for found in recent if found.place[1] == "output"]
+        found = [seen for seen in (*inputs, *outputs, *recent) if seen.value == value and seen.size >= size]
         return list(dict.fromkeys(found))
 
     def inputs(self) -> list[Sighting]:
@@ -102,7 +103,8 @@ class Watch:
     ) -> list[Sighting]:
         with _disable_current_modes():  # what is done here is not part of the forward
             seen = [found for position, value in items if (found := self._sighting((name, side, position), value))]
-        self._recent.extend(seen)
+        for found in seen:
+            self._recent.setdefault(found.value, []).append(found)
         self.sightings.extend(seen)
         return seen
 

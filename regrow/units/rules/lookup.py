@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from regrow.units.call import Call
-from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying
+from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying, without_zeros
 from regrow.units.record import Record
 from regrow.units.rules.pointwise import join
 from regrow.units.rules.registry import rule
@@ -32,7 +32,7 @@ def embedding(record: Record, call: Call) -> None:
         record.ignore(weight)
         units = met.label
     out = call.outputs[0]
-    record.write(out, compress(units[0].clamp(min=NONE).expand(out.shape)))
+    record.write(out, compress(without_zeros(units[0].expand(out.shape))))
     for number in call.outputs[1:]:
         record.write(number, constant(NONE, number.shape))
 
@@ -51,7 +51,7 @@ def collect(record: Record, call: Call) -> None:
         return
     shape = call.out.shape
     rows = [core(plane.narrow(dim, 0, min(plane.size(dim), 1))) for plane in planes if plane.numel()]
-    record.write(call.out, join(record, [row.clamp(min=NONE).expand(shape) for row in rows], call.out))
+    record.write(call.out, join(record, [without_zeros(row.expand(shape)) for row in rows], call.out))
 
 
 @rule("_pack_padded_sequence")

@@ -82,7 +82,9 @@ def move(record: Record, call: Call) -> None:
     planes = [made.get(number, record.labels(one)) for number, one in enumerate(moved)]
     try:
         labels = _replay(call, moved, planes, NONE)
-        known = any(record.owners(one) for one in moved)
+        here = {one.untyped_storage()._cdata for one in moved}
+        copied = any(out.untyped_storage()._cdata not in here for out in call.outputs)
+        known = copied and any(record.owners(one) for one in moved)
         addresses = _replay(call, moved, [record.addresses(one) for one in moved], NONE) if known else None
     except (RuntimeError, NotImplementedError, TypeError):
         record.leak_operator(call)

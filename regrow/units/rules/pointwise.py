@@ -4,7 +4,7 @@ from torch import Tensor
 
 from regrow.units.call import Call
 from regrow.units.graph import Role
-from regrow.units.labels import NONE, align, compress, constant, core, has_units, meet, units_in, varying
+from regrow.units.labels import NONE, align, compress, constant, core, has_units, meet, units_in, varying, without_zeros
 from regrow.units.record import Record
 from regrow.units.rules.registry import rule
 
@@ -52,7 +52,7 @@ def pointwise(record: Record, call: Call) -> None:
     elif len(weights) == 1 and (name in ("mul", "neg") or (name == "div" and call.args[0] is weights[0])):
         _keep_scaled(record, call, weights[0])
     if weights or not _keeps_zero(name, call):
-        plane = plane.clamp(min=NONE)
+        plane = without_zeros(plane)
     for one in call.outputs:
         record.write(one, plane.expand(one.shape) if one.shape == out.shape else constant(NONE, one.shape))
 
@@ -125,4 +125,4 @@ def claim_affine(record: Record, weight: Tensor, role: Role, plane: Tensor, fres
 def glu(record: Record, call: Call) -> None:
     """One half gates the other."""
     halves = record.labels(call["self"]).chunk(2, call["dim"])
-    record.write(call.out, join(record, [half.clamp(min=NONE) for half in halves], call.out))
+    record.write(call.out, join(record, [without_zeros(half) for half in halves], call.out))

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from regrow.units.call import Call
-from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying
+from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying, without_zeros
 from regrow.units.record import Record
 from regrow.units.rules.registry import rule
 
@@ -36,7 +36,7 @@ def reduce(record: Record, call: Call) -> None:
             else:
                 record.leak("mix", f"{record.where} makes one value of all units", units_in(plane), call.outputs)
             label = constant(NONE, label.shape)
-    label = label.clamp(min=NONE)
+    label = without_zeros(label)
     for out in call.outputs:
         if out.dim() == label.dim():
             record.write(out, compress(label))
@@ -65,7 +65,7 @@ def along(record: Record, call: Call) -> None:
         return
     for out in call.outputs:
         sizes = [1 if place in dims else size for place, size in enumerate(plane.shape)]
-        record.write(out, core(plane).expand(sizes).expand(out.shape).clamp(min=NONE))
+        record.write(out, without_zeros(core(plane).expand(sizes).expand(out.shape)))
 
 
 @rule(
@@ -102,4 +102,4 @@ def _by_place(record: Record, call: Call, source: Tensor, first: int) -> None:
     for dim in range(plane.dim() + first, plane.dim()):
         narrow = narrow.narrow(dim, 0, 1)
     for out in call.outputs:
-        record.write(out, narrow.expand(out.shape).clamp(min=NONE))
+        record.write(out, without_zeros(narrow.expand(out.shape)))
