@@ -101,6 +101,10 @@ def test_nested_layers_fold_from_within(depths: tuple[int, ...], expected: list[
     assert names_of(*names) == expected
 
 
+def test_two_numbers_of_one_name_do_not_run_together() -> None:
+    assert names_of("s.0.b.0", "s.1.b.1") == ["s.0.b.0", "s.1.b.1"]  # 2 × 2 would be read
+
+
 def test_neighbours_fold_in_step_from_three_on() -> None:
     rows = [(f"layers.{layer}", f"layers.{layer + 1}.weight") for layer in range(3)]
     assert [found.texts for found in fold(rows)] == [("layers.0–2", "layers.1–3.weight")]

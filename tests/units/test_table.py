@@ -108,6 +108,11 @@ def test_only_like_rows_fold(odd: Row) -> None:
     assert [line.split()[0] for line in body([row(0), odd, row(2)])] == ["h.0", "h.1", "h.2"]
 
 
+def test_who_makes_and_who_reads_is_not_mixed_up() -> None:
+    rows = [Row("h.0", 4, ("a", "b"), ("c",), "free", ""), Row("h.1", 4, ("a",), ("b", "c"), "free", "")]
+    assert [line.split()[0] for line in body(rows)] == ["h.0", "h.1"]
+
+
 def test_reasons_fold_with_the_names_in_them() -> None:
     rows = [row(layer, status="blocked", remark=f"bmm of h.{layer} sums; norm of h.{layer} too") for layer in range(3)]
     assert body(rows)[0].endswith("blocked bmm of h.0–2 sums; norm of h.0–2 too")
