@@ -15,9 +15,11 @@ _CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict)
 @contextmanager
 def forgotten(model: nn.Module) -> Iterator[None]:
     """Attributes, the contents of lists and dicts among them, and buffers that the model exchanges inside come out as
-    before, so that every forward starts alike. What is written into a buffer in place stays.
+    before, so that every forward starts alike; hooks that it sets are gone. What is written into a buffer in place
+    stays.
     """
     before = [(module, _attributes(module), dict(module._buffers.items())) for module in model.modules()]
+    hooks = [(vars(module)[name], set(vars(module)[name])) for module in model.modules() for name in _hooks_of(module)]
     values = [value for _, attributes, _ in before for value in attributes.values()]
     contents = [(value, copy(value)) for value in values if type(value) in _CONTAINERS]
     try:
@@ -30,6 +32,9 @@ def forgotten(model: nn.Module) -> Iterator[None]:
             for name, buffer in buffers.items():
                 if module._buffers[name] is not buffer:
                     module._buffers[name] = buffer
+        for found, known in hooks:
+            for key in found.keys() - known:
+                del found[key]
         for value, content in contents:
             value.clear()
             value.extend(content) if isinstance(value, list | deque) else value.update(content)
@@ -45,6 +50,10 @@ def kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+
+
+def _hooks_of(module: nn.Module) -> list[str]:
+    return [name for name in vars(module) if "_hooks" in name and name in _OF_EVERY_MODULE]
 
 
 def _tensors_in(value: Any, depth: int = 4, inside_object: bool = False) -> Iterator[Tensor]:
