@@ -175,6 +175,34 @@ def mixer(m: Net, x: Tensor) -> Tensor:
     return m.out(m.norm(m.blocks(m.patch(x).flatten(2).mT)).mean(1))
 
 
+def mixer_of_convolutions(m: Net, x: Tensor) -> Tensor:
+    h = m.a(x)
+    h = h + m.token2(F.gelu(m.token1(h)))
+    return m.out(h.mean(1))
+
+
+def spatial_gate(m: Net, x: Tensor) -> Tensor:
+    value, gate = F.gelu(m.a(x)).chunk(2, 2)
+    return m.out(value * m.token(m.norm(gate)))
+
+
+def unpooling(m: Net, x: Tensor) -> Tensor:
+    h, places = F.max_pool2d(F.relu(m.a(x)), 2, return_indices=True)
+    h = F.relu(m.c(F.relu(m.b(h))))
+    return m.out(F.max_unpool2d(h, places, 2))
+
+
+def transformer_of_places(m: Net, x: Tensor) -> Tensor:
+    bend = m.bend(F.relu(m.look(x)).mean((2, 3))).view(-1, 2, 3)
+    h = F.relu(m.a(x))
+    return m.out(F.grid_sample(h, F.affine_grid(bend, h.shape, align_corners=False), align_corners=False))
+
+
+def overlapping_patches(m: Net, x: Tensor) -> Tensor:
+    h = F.relu(m.a(F.unfold(x, 3, stride=2).mT))
+    return m.out(F.relu(F.fold(m.b(h).mT, (7, 7), 3, stride=2)))
+
+
 def bottlenecks(norms_first: bool) -> Case:
     return Case(
         f"bottleneck resnet{', norms first' if norms_first else ''}",
@@ -359,5 +387,41 @@ IMAGE_NETWORKS = [
         ("out", 2, "output", "out.weight", ""),
         ("blocks.0.token1", 5, "free", "blocks.0.token1.weight", "blocks.0.token2.weight"),
         ("blocks.0.token2", 4, "blocked", "blocks.0.token2.weight", ""),
+    ]),
+    Case("mixer of convolutions", lambda: Net(
+        mixer_of_convolutions, a=nn.Linear(3, 6), token1=nn.Conv1d(4, 5, 1), token2=nn.Conv1d(5, 4, 1),
+        out=nn.Linear(6, 2)), lambda: torch.randn(3, 4, 3), [
+        ("a", 6, "free", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+        ("token1", 5, "free", "token1.weight", "token2.weight"),
+        ("token2", 4, "blocked", "token2.weight", ""),
+    ]),
+    # Each channel of one half scales one of the other, which has a norm; places are those of the output.
+    Case("spatial gate", lambda: Net(
+        spatial_gate, a=nn.Linear(3, 8), norm=nn.LayerNorm(4), token=nn.Conv1d(5, 5, 1), out=nn.Linear(4, 2)),
+        lambda: torch.randn(3, 5, 3), [
+        ("a", 4, "coupled", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+        ("token", 5, "output", "token.weight", ""),
+    ]),
+    # Where a channel's maxima were says where the values of another go.
+    Case("unpooling", lambda: Net(
+        unpooling, a=conv(3, 4), b=conv(4, 5), c=conv(5, 4), out=conv(4, 2)), images(3), [
+        ("a", 4, "shared", "a.weight c.weight", "b.weight out.weight"),
+        ("b", 5, "free", "b.weight", "c.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("spatial transformer", lambda: Net(
+        transformer_of_places, look=conv(3, 5), bend=nn.Linear(5, 6), a=conv(3, 4), out=conv(4, 2)), images(3), [
+        ("look", 5, "free", "look.weight", "bend.weight"),
+        ("bend", 6, "blocked", "bend.weight", ""),
+        ("a", 4, "free", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("overlapping patches", lambda: Net(
+        overlapping_patches, a=nn.Linear(27, 6), b=nn.Linear(6, 36), out=conv(4, 2)), images(3, 7), [
+        ("a", 6, "free", "a.weight", "b.weight"),
+        ("b", 4, "free", "b.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
     ]),
 ]  # fmt: skip

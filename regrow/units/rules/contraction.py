@@ -127,11 +127,16 @@ def convolution(record: Record, call: Call) -> None:
     """Units are channels: [batch, channel, *places] with a weight [out, in / groups, *places], or transposed."""
     value, weight, bias, groups = call["input"], call["weight"], call["bias"], call["groups"]
     plane, out = record.labels(value), call.out
+    across = 1 not in varying(plane) and len(units_in(plane)) > 1
     met = meet(plane, [dim for dim in range(plane.dim()) if dim != 1])
     channels = met.label.flatten()
     count = out.size(1)
     around = [1] * (weight.dim() - 2)
-    if groups > 1 and groups == value.size(1) and has_units(plane):
+    if across and _is_product(call):  # units are places, and the sum runs over something else
+        matrices = weight.flatten(1).expand(len(value), -1, -1)
+        result = contract(record, call, matrices, value.flatten(2)).reshape(out.shape)
+        units = None
+    elif groups > 1 and groups == value.size(1) and has_units(plane):
         # Each output channel comes from one input channel: the unit passes through.
         record.units.join(met.left, met.right)
         units = record.units.find(channels).clamp(min=NONE).repeat_interleave(count // groups)
@@ -155,12 +160,19 @@ def convolution(record: Record, call: Call) -> None:
             if has_units(one):
                 record.leak("product", f"{record.where} convolves with a computed kernel", units_in(one), [out])
         units = torch.full((count,), NONE)
-    result = units.view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape)
+    if units is not None:
+        result = units.view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape)
     if bias is not None:
         if record.parameters(bias):
             if has_units(result):
-                claim_affine(record, bias, "bias", units, fresh=0.0)
+                claim_affine(record, bias, "bias", result.movedim(1, -1), fresh=0.0)
         else:
             side = record.labels(bias).view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape)
             result = join(record, [result, side], out)
     record.write(out, compress(result))
+
+
+def _is_product(call: Call) -> bool:
+    """Whether a convolution is one matrix product at every place."""
+    single = not call["transposed"] and call["groups"] == 1 and call["weight"][0, 0].numel() == 1
+    return single and set(call["stride"]) == {1} and not any(call["padding"])

@@ -25,7 +25,7 @@ def batch_norm(record: Record, call: Call) -> None:
         met = meet(plane, others)
     channels = met.label.flatten()
     _couple(record, call, plane, met.several)
-    _affine(record, call, channels)
+    _affine(record, call, plane.movedim(1, -1))
     for name, fresh in (("running_mean", 0.0), ("running_var", 1.0)):
         buffer = call.get(name)
         if buffer is not None and has_units(channels):
@@ -40,8 +40,10 @@ def batch_norm(record: Record, call: Call) -> None:
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
 def layer_norm(record: Record, call: Call) -> None:
     """Statistics over the last dimensions."""
-    plane = record.labels(call["input"])
-    over = range(plane.dim() - len(call["normalized_shape"]), plane.dim())
+    value, count = call["input"], len(call["normalized_shape"])
+    # Learned queries may begin with a norm.
+    plane = record.make(value, -1) if record.parameters(value) and count == 1 else record.labels(value)
+    over = range(plane.dim() - count, plane.dim())
     _couple(record, call, plane, meet(plane, list(over)).several)
     _affine(record, call, plane)
     record.write(call.outputs[0], plane)
@@ -56,8 +58,7 @@ def group_norm(record: Record, call: Call) -> None:
     sets = core(plane).expand(1, *plane.shape[1:]) if plane.stride(0) == 0 else plane
     grouped = sets.reshape(sets.size(0), call["group"], -1)
     _couple(record, call, plane, meet(grouped, [2]).several)
-    dims = [dim for dim in range(plane.dim()) if dim != 1]
-    _affine(record, call, meet(plane, dims).label.flatten())
+    _affine(record, call, plane.movedim(1, -1))
     record.write(call.outputs[0], plane)
 
 

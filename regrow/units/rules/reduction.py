@@ -5,6 +5,7 @@ from torch import Tensor
 from regrow.units.call import Call
 from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying, without_zeros
 from regrow.units.record import Record
+from regrow.units.rules.pointwise import join
 from regrow.units.rules.registry import rule
 
 # Of these norms are made.
@@ -75,7 +76,7 @@ def along(record: Record, call: Call) -> None:
 )  # fmt: skip
 def pool(record: Record, call: Call) -> None:
     """Windows over the places behind batch and channel."""
-    _by_place(record, call, call.inputs[0], first=-_places(call))
+    _by_place(record, call, record.labels(call.inputs[0]), first=-_places(call))
 
 
 @rule(
@@ -93,8 +94,7 @@ def _places(call: Call) -> int:
     return next(number for number in (1, 2, 3) if f"{number}d" in call.name)
 
 
-def _by_place(record: Record, call: Call, source: Tensor, first: int) -> None:
-    plane = record.labels(source)
+def _by_place(record: Record, call: Call, plane: Tensor, first: int) -> None:
     if any(dim >= plane.dim() + first for dim in varying(plane)) and has_units(plane):
         record.leak("mix", f"{record.where} mixes units that lie along its places", units_in(plane), call.outputs)
         return
