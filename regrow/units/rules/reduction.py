@@ -86,7 +86,39 @@ def pool(record: Record, call: Call) -> None:
 )  # fmt: skip
 def upsample(record: Record, call: Call) -> None:
     """New places from old ones."""
-    _by_place(record, call, call.inputs[0], first=-_places(call))
+    _by_place(record, call, record.labels(call.inputs[0]), first=-_places(call))
+
+
+@rule("grid_sampler_2d", "grid_sampler_3d", "cudnn_grid_sampler")
+def sample(record: Record, call: Call) -> None:
+    """Values between places, at places that come with the data."""
+    value, grid = call.inputs
+    if has_units(plane := record.labels(grid)):
+        record.leak("mix", f"{record.where} picks places by their values", units_in(plane), call.outputs)
+    _by_place(record, call, record.labels(value), first=2 - value.dim())
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def unpool(record: Record, call: Call) -> None:
+    """Values put where the maxima of the same channels of another value were."""
+    plane = join(record, [record.labels(one) for one in call.inputs], call.inputs[0])
+    _by_place(record, call, plane, first=-_places(call))
+
+
+@rule("col2im")
+def fold(record: Record, call: Call) -> None:
+    """Patches put back and added up where they overlap: those of one channel become one unit."""
+    source, out = call["self"], call.out
+    plane = record.labels(source)
+    meeting = plane.unflatten(-2, (out.size(-3), -1))
+    met = meet(meeting, [meeting.dim() - 2, meeting.dim() - 1])
+    if len(core(met.label).unique()) > 1:
+        record.units.join(met.left, met.right)
+        record.write(out, compress(record.units.find(met.label).clamp(min=NONE).expand(out.shape)))
+    elif len(met.left):
+        record.leak("mix", f"{record.where} makes one value of all units", units_in(plane), [out])
+    else:
+        record.write(out, met.label.clamp(min=NONE).expand(out.shape))
 
 
 def _places(call: Call) -> int:
