@@ -141,7 +141,7 @@ def _optimizer_within(optimizer: Any) -> Optimizer | None:
 
 def _check_manual(methods: Sequence[Method]) -> None:
     for method in methods:
-        if isinstance(method, WeightMethod) and method.acts:
+        if isinstance(method, WeightMethod) and method.acts_at_steps:
             raise ConfigError(
                 f"{type(method).__name__} acts around an optimizer's step, at its step size, so it cannot be used with "
                 "optimizer=None. Pass the optimizer."

@@ -2,21 +2,27 @@
 
 import json
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
 from torch.optim import Optimizer
 
 from regrow.attachment.hooks import FirstForward, StepHooks, Switch
 from regrow.attachment.service import Request, method_for, served_text, why_not_served
-from regrow.attachment.unit_worker import Event, Site, UnitWorker
+from regrow.attachment.site import Site
+from regrow.attachment.unit_worker import Event, UnitWorker
+from regrow.attachment.weight_worker import WeightWorker
 from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods.generator import seeded_generator
-from regrow.methods.method import Method, UnitMethod, Update, WeightMethod
+from regrow.methods.method import Method
+from regrow.methods.unit_method import UnitMethod
+from regrow.methods.weight_method import WeightMethod
 from regrow.units.graph import UnitGraph, UnitGroup
 from regrow.units.table import WIDTH, Row, format_reasons, format_table, shorten
 from regrow.units.trace import find_units
@@ -52,7 +58,14 @@ class Attachment:
         self._switch = Switch()
         self._steps = 0
         self._generators = [seeded_generator(seed, index) for index in range(len(methods))]
-        self._workers: dict[int, UnitWorker] = {}
+        self._unit_workers: dict[int, UnitWorker] = {}
+        self._weight_workers = {
+            index: WeightWorker(method, model, optimizer, request, self._generators[index], list)
+            for index, method in enumerate(methods)
+            if isinstance(method, WeightMethod)
+        }
+        self._tasks = 0
+        self._told_to_tell = False
         self._pending: dict[str, Tensor] | None = None
         self._undo: list[Callable[[], None]] = []
         self._attached = True
@@ -71,7 +84,8 @@ class Attachment:
         """Trace the model on an example and start to serve its groups."""
         graph = find_units(self.model, example)
         self._request.check_names(self.model)
-        workers, unserved = {}, {}
+        workers: dict[int, UnitWorker] = {}
+        unserved: dict[str, str] = {}
         for index, method in enumerate(self.methods):
             if not isinstance(method, UnitMethod):
                 continue
@@ -96,7 +110,9 @@ class Attachment:
                 f"strict=True, but {len(hidden)} groups of {type(self.model).__name__} cannot be served:\n"
                 f"{format_reasons(hidden)}\nExclude them by name, or drop strict=True."
             )
-        self.graph, self.unserved, self._workers = graph, unserved, workers
+        self.graph, self.unserved, self._unit_workers = graph, unserved, workers
+        for worker in self._weight_workers.values():
+            worker.use(graph)
         self._undo += [reader.handle.remove for site in self._sites() for reader in site.readers]
         if self._pending is not None:
             pending, self._pending = self._pending, None
@@ -114,8 +130,8 @@ class Attachment:
 
     @property
     def needs_units(self) -> bool:
-        """Whether any method replaces units."""
-        return any(isinstance(method, UnitMethod) for method in self.methods)
+        """Whether any method asks for the units of the model."""
+        return any(not isinstance(method, WeightMethod) or method.needs_units for method in self.methods)
 
     @property
     def groups(self) -> tuple[UnitGroup, ...]:
@@ -141,9 +157,40 @@ class Attachment:
                 f"step() found no gradients, by which the units of {', '.join(shorten(by_gradients))} are ranked. "
                 "Call it before zero_grad()."
             )
-        for worker in self._workers.values():
+        for worker in self._unit_workers.values():
             worker.before_step(None)
         self._after_step()
+
+    def task_changed(self, losses: Iterable[Tensor] | None = None) -> None:
+        """Say that the task has changed. Methods that act at task changes act now; others do nothing.
+
+        Args:
+            losses: of the new data under the present weights, one per batch, with autograd, for methods that look at
+                gradients then (DASH): `plastic.task_changed(loss(model(x), y) for x, y in loader)`.
+
+        Raises:
+            StateError: `detach` has been called, or units are needed and not known yet.
+            ConfigError: a method needs losses, and there are none.
+        """
+        if not self._attached:
+            raise StateError("task_changed() of an attachment that was detached: its hooks are gone. attach() anew.")
+        if self.needs_units and self.graph is None:
+            raise StateError(
+                "task_changed() came before any training forward: no units are known. Give attach() an example=."
+            )
+        self._tasks += 1
+        for worker in self._weight_workers.values():
+            worker.change_task(self._steps, losses)
+
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
+        """Within the block, the model has the weights with which its methods evaluate, such as the slow copy of
+        `HareAndTortoise`; for most methods these are its own.
+        """
+        with ExitStack() as stack:
+            for worker in self._weight_workers.values():
+                stack.enter_context(worker.evaluated())
+            yield
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -181,10 +228,9 @@ class Attachment:
             StateError: the group is not served.
         """
         name = group if isinstance(group, str) else group.name
-        for worker in self._workers.values():
-            for site in worker.sites:
-                if site.group.name == name:
-                    return {"age": site.age(), **worker.utility_of(site), **site.copy_of_state()}
+        for site in self._sites():
+            if site.group.name == name:
+                return {"age": site.age(), **site.utility_now(), **site.copy_of_state()}
         served = ", ".join(found.name for found in self.groups) or "none yet: the first training forward finds them"
         raise StateError(f"Group {name!r} is not served. Served: {served}.")
 
@@ -223,7 +269,7 @@ class Attachment:
         if self.graph is None:
             return f"{title}; units are found at the first training forward"
         laws = {site.group.name: tuple(law.description for law in site.laws) for site in self._sites()}
-        methods_at_work = [worker.method for worker in self._workers.values()]
+        methods_at_work = [worker.method for worker in self._unit_workers.values()]
         rows = [
             Row(
                 group.name,
@@ -247,15 +293,9 @@ class Attachment:
         """
         if self.needs_units and self.graph is None:
             return self._pending or {}
-        state = {"identity": _as_tensor(self._identity()), "steps": torch.tensor(self._steps)}
-        for index, generator in enumerate(self._generators):
-            state[f"{index}.generator"] = generator.get_state()
-        for index, worker in self._workers.items():
-            for site in worker.sites:
-                prefix = f"{index}.{site.group.name}."
-                state[prefix + "schedule"] = site.schedule.state()
-                state[prefix + "born"] = site.born.clone()
-                state |= {prefix + key: value.clone() for key, value in site.state.items()}
+        state = {"identity": _as_tensor(self._identity()), "progress": torch.tensor([self._steps, self._tasks])}
+        for index, worker in self._all_workers():
+            state |= {f"{index}.{key}": value for key, value in worker.state().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -275,17 +315,10 @@ class Attachment:
             raise StateError(
                 f"This regrow state is not whole: {', '.join(missing)} missing. Load the one that was saved."
             )
-        self._steps = int(state["steps"])
-        for index, generator in enumerate(self._generators):
-            generator.set_state(state[f"{index}.generator"].cpu())
-        for index, worker in self._workers.items():
-            for site in worker.sites:
-                prefix = f"{index}.{site.group.name}."
-                device = site.born.device
-                site.schedule.load(state[prefix + "schedule"])
-                site.born = state[prefix + "born"].to(device, copy=True)
-                site.state = {key: state[prefix + key].to(device, copy=True) for key in site.state}
-                site.clear()
+        self._steps, self._tasks = (int(number) for number in state["progress"].tolist())
+        for index, worker in self._all_workers():
+            prefix = f"{index}."
+            worker.load({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -294,49 +327,48 @@ class Attachment:
         }
 
     def _sites(self) -> list[Site]:
-        return [site for worker in self._workers.values() for site in worker.sites]
+        return [site for worker in self._unit_workers.values() for site in worker.sites]
+
+    def _all_workers(self) -> list[tuple[int, UnitWorker | WeightWorker]]:
+        return sorted([*self._unit_workers.items(), *self._weight_workers.items()], key=itemgetter(0))
 
     def _before_step(self) -> None:
         if self._switch.on:
-            for worker in self._workers.values():
-                worker.before_step(self.optimizer)
-            self._edit_weights("before_step", self._steps + 1)
+            for reader in self._unit_workers.values():
+                reader.before_step(self.optimizer)
+            for worker in self._weight_workers.values():
+                worker.before_step(self._steps + 1)
 
     def _after_step(self) -> None:
         if not self._switch.on:
             return
         self._steps += 1
-        self._edit_weights("after_step", self._steps)
+        for editor in self._weight_workers.values():
+            editor.after_step(self._steps)
+        self._ask_for_task_changes()
         if self.needs_units and self.graph is None:
             raise StateError(
                 "The optimizer stepped before any training forward of the model: no units are known. Give attach() an "
                 "example=, or run the model itself (in training mode, with grad) before the first step."
             )
         if not self._taps_proven:
-            self._taps_proven = all([_taps_work(worker) for worker in self._workers.values()])
-        for worker in self._workers.values():
+            self._taps_proven = all([_taps_work(worker) for worker in self._unit_workers.values()])
+        for worker in self._unit_workers.values():
             self.events += worker.step(self.optimizer)
 
-    def _edit_weights(self, moment: str, step: int) -> None:
-        editors = [
-            (method, generator)
-            for method, generator in zip(self.methods, self._generators, strict=True)
-            if isinstance(method, WeightMethod)
-        ]
-        if not editors:
+    def _ask_for_task_changes(self) -> None:
+        if self._tasks or self._told_to_tell or self._steps < _STEPS_WITHOUT_A_TASK:
             return
-        updates = list(self._updates())
-        with torch.no_grad():
-            for method, generator in editors:
-                act: Callable[[Sequence[Update], int, Generator], None] = getattr(method, moment)
-                act(updates, step, generator)
-
-    def _updates(self) -> Iterator[Update]:
-        assert self.optimizer is not None
-        rates = {id(held): group["lr"] for group in self.optimizer.param_groups for held in group["params"]}
-        for name, parameter in self.model.named_parameters():
-            if id(parameter) in rates and self._request.wants_parameter(name):
-                yield Update(parameter, float(rates[id(parameter)]))
+        self._told_to_tell = True
+        waiting = [worker.method for worker in self._weight_workers.values() if worker.method.acts_at_task_changes]
+        names = [type(method).__name__ for method in waiting if not method.acts_at_steps]
+        if names:
+            warnings.warn(
+                f"{', '.join(names)} acts at task changes only, and was told of none in {self._steps} steps. Call "
+                "task_changed() of what attach() returned whenever the data change; this is said once.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _save_into(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
         state = self.state_dict()
@@ -348,6 +380,10 @@ class Attachment:
         saved = state_dict.get("regrow", {}).get(self.key)
         if saved is not None:
             self.load_state_dict(saved)
+
+
+# After so many it is likely that the user does not know that a method waits to be told.
+_STEPS_WITHOUT_A_TASK = 10_000
 
 
 def _taps_work(worker: UnitWorker) -> bool:

@@ -1,7 +1,7 @@
 """Hooks on modules and on the optimizer: when something counts, and when it is time to act."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -27,29 +27,35 @@ class TapReader:
     Args:
         model: the model.
         tap: where to read.
-        keep: keep the activations themselves instead of summing |h| on the way.
-        switch: read only while it is on.
+        statistic: what of it: "mean_abs", "activations" or "fired".
+        switches: read only while all of them are on.
+
+    Attributes:
+        examples: length of the first dimension of all that was read since `clear`.
     """
 
-    def __init__(self, model: nn.Module, tap: Tap, keep: bool, switch: Switch) -> None:
+    def __init__(self, model: nn.Module, tap: Tap, statistic: str | None, switches: Sequence[Switch]) -> None:
         self._tap = tap
-        self._keep = keep
-        self._switch = switch
-        self._sum: Tensor | None = None
+        self._statistic = statistic
+        self._switches = switches
+        self.examples = 0
+        self._sum: Tensor | None = None  # of |h|, or how often h > 0
         self._count = 0
         self._kept: list[Tensor] = []
         self._last: Tensor | None = None
         self.handle = TapHook(model, tap, self._read).handle
 
     def _read(self, module: nn.Module, value: Tensor) -> None:
-        if not (self._switch.on and is_training(module)):
+        if not (all(switch.on for switch in self._switches) and is_training(module)):
             return
-        if self._keep:
+        self.examples += len(value) if value.dim() > 1 else 1
+        if self._statistic == "activations":
             self._kept.append(per_unit(self._tap, value).float())
             return
         dim = value.dim() + self._tap.dim
         others = [other for other in range(value.dim()) if other != dim]
-        total = value.abs().sum(dim=others, dtype=torch.float32) if others else value.abs().float()
+        counted = value > 0 if self._statistic == "fired" else value.abs()
+        total = counted.sum(dim=others, dtype=torch.float32) if others else counted.float()
         self._sum = total if self._sum is None else self._sum + total
         self._count += value.numel() // value.shape[dim]
 
@@ -71,6 +77,13 @@ class TapReader:
             self._last = mean[rows[:, 0]] if rows.shape[1] == 1 else mean[rows].mean(dim=1)
         return torch.zeros(len(rows)) if self._last is None else self._last
 
+    def fired(self) -> Tensor:
+        """Whether each unit was positive anywhere, bool of shape (units,); False where nothing was read."""
+        rows = self._tap.rows
+        if self._sum is None:
+            return torch.zeros(len(rows), dtype=torch.bool)
+        return self._sum[rows.to(self._sum.device)].any(dim=1)
+
     def activations(self) -> Tensor:
         """h of each unit, of shape (observations, units), in float32; a tap that was not reached repeats its last
         readings, at first a single 0.
@@ -81,7 +94,7 @@ class TapReader:
 
     def clear(self) -> None:
         """Forget what was read since the last step."""
-        self._sum, self._count, self._kept = None, 0, []
+        self._sum, self._count, self._kept, self.examples = None, 0, [], 0
 
 
 class FirstForward(ModuleHook):

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from regrow.errors import ConfigError, nearest
-from regrow.methods.method import UnitMethod
+from regrow.methods.unit_method import UnitMethod
 from regrow.units.graph import UnitGroup
 from regrow.units.initial import Init
 from regrow.units.parametrized import Parametrized, behind, parameters_behind
@@ -91,12 +91,11 @@ def why_not_served(
 def served_text(group: UnitGroup, methods: Iterable[UnitMethod]) -> str:
     """What the table says of a group that these methods serve: how it is read, and what a replacement disturbs."""
     said = ["served"]
-    serving = [(method, method_for(group, method)) for method in methods]
+    serving = [(method, chosen) for method in methods if (chosen := method_for(group, method)) is not None]
     if any(method is not chosen for method, chosen in serving):
         said.append(f"ranked by gradients, as no module sees the activation that meets {', '.join(unseen_by(group))}")
-    if near := _read_nearly(group):
-        if any(chosen is not None and chosen.reads_activations for _, chosen in serving):
-            said.append(f"activation read nearly, at {' and '.join(near)}")
+    if any(chosen.reads_activations for _, chosen in serving) and (near := _read_nearly(group)):
+        said.append(f"activation read nearly, at {' and '.join(near)}")
     return "; ".join((*said, *group.reasons))
 
 

@@ -17,7 +17,7 @@ from regrow.kernels.compiled import Flags, Floats, Integers
 from regrow.kernels.network import empty_network, refresh_sums
 from regrow.kernels.online_mlp import Decay, learn
 from regrow.kernels.replacement import EACH_STEP, NONE, RANDOM, WHEN_DUE, Plan, Rule, Units
-from regrow.methods import L2, ContinualBackprop, Method, ShrinkAndPerturb, UnitMethod
+from regrow.methods import L2, ContinualBackprop, Method, QuotaMethod, ShrinkAndPerturb
 from regrow.methods.generator import seeded_generator
 from regrow.units.graph import Slice, UnitGroup
 from regrow.units.initial import Init, law_for
@@ -64,7 +64,7 @@ class FusedLearner:
         self._theta = torch.from_numpy(self._network.theta)
         self._read_module()
 
-        unit_method = next((method for method in methods if isinstance(method, UnitMethod)), None)
+        unit_method = next((method for method in methods if isinstance(method, QuotaMethod)), None)
         perturbation = next((method for method in methods if isinstance(method, ShrinkAndPerturb)), None)
         generators: dict[Method | None, Generator] = {
             method: seeded_generator(seed, index) for index, method in enumerate(methods)
@@ -270,7 +270,7 @@ def _groups(layers: dict[str, nn.Linear]) -> list[UnitGroup]:
     return groups
 
 
-def _rule(method: UnitMethod | None) -> Rule:
+def _rule(method: QuotaMethod | None) -> Rule:
     if method is None:
         return Rule(NONE, np.float32(0), np.float32(0), 0)
     if not isinstance(method, ContinualBackprop):

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from regrow.kernels.compiled import Floats, Integers
 from regrow.kernels.replacement import Plan
-from regrow.methods import RandomReplacement, UnitMethod
+from regrow.methods import QuotaMethod, RandomReplacement
 from regrow.units.graph import UnitGroup
 from regrow.units.initial import Law
 
@@ -31,7 +31,7 @@ class Planner:
 
     def __init__(
         self,
-        method: UnitMethod | None,
+        method: QuotaMethod | None,
         groups: Sequence[UnitGroup],
         fan_ins: Sequence[int],
         laws: Sequence[Law],

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from regrow.methods.method import WeightMethod
+from regrow.methods.weight_method import WeightMethod
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import torch
 from torch import Generator, Tensor
 
 from regrow.errors import ConfigError
-from regrow.methods.method import Readings, Statistic, UnitMethod, check_choice, check_share
+from regrow.methods.method import check_choice, check_share
+from regrow.methods.unit_method import QuotaMethod, Readings, Statistic
 
 
 @dataclass(frozen=True)
-class ContinualBackprop(UnitMethod, name="cbp"):
+class ContinualBackprop(QuotaMethod, name="cbp"):
     r"""Re-draws a tiny share of the least useful hidden units after each step (Dohare et al., Nature 632, 2024).
 
     The utility of Eq. 1, averaged over the batch and corrected for the age $a$ of the running mean as in the
@@ -75,14 +76,19 @@ class ContinualBackprop(UnitMethod, name="cbp"):
             state["mean_activation"] = torch.zeros(taps, size)
         return state
 
-    def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor | None:
+    def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:
         """One step of the running means; a reading that is not finite is left out of them."""
         if self.needs == "first_order":
-            return self._average(state["first_order"], readings.first_order().abs())
-        activity = torch.stack(self._deviation(readings, state, age) if self._adaptable else readings.mean_abs())
-        if self.weight_sums == "each_step":
-            return self._average(state["contribution"], self._weigh(readings, activity))
-        return self._average(state["activation"], activity)
+            running, new = state["first_order"], readings.first_order().abs()
+        else:
+            activity = torch.stack(self._deviation(readings, state, age) if self._adaptable else readings.mean_abs())
+            if self.weight_sums == "each_step":
+                running, new = state["contribution"], self._weigh(readings, activity)
+            else:
+                running, new = state["activation"], activity
+        finite = new.isfinite()
+        running.lerp_(torch.where(finite, new, running), 1 - self.decay_rate)
+        readings.distrust(~finite if new.dim() == 1 else ~finite.all(dim=0))
 
     def utility(self, readings: Readings, state: dict[str, Tensor], age: Tensor, generator: Generator) -> Tensor:
         """The corrected running mean, weighed now unless that was done at each step."""
@@ -92,11 +98,6 @@ class ContinualBackprop(UnitMethod, name="cbp"):
         if self.weight_sums == "each_step":
             return state["contribution"] / correction
         return self._weigh(readings, state["activation"] / correction)
-
-    def _average(self, running: Tensor, new: Tensor) -> Tensor:
-        finite = new.isfinite()
-        running.lerp_(torch.where(finite, new, running), 1 - self.decay_rate)
-        return ~finite if new.dim() == 1 else ~finite.all(dim=0)
 
     def _deviation(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> list[Tensor]:
         batches = readings.activations()

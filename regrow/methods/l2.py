@@ -1,11 +1,9 @@
 """L2 regularization towards zero."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Generator
-
-from regrow.methods.method import Update, WeightMethod, check_amount
+from regrow.methods.method import check_amount
+from regrow.methods.weight_method import Moment, WeightMethod
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,15 @@ class L2(WeightMethod, name="l2"):
         """Check the settings once, at the boundary."""
         check_amount(self, "strength")
 
-    def before_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:
+    def before_step(self, moment: Moment) -> None:
         """Decay the weights, or add the decay to the gradients; parameters without a gradient are left alone."""
         if not self.strength:
             return
-        for update in updates:
-            weight = update.parameter
-            if weight.grad is None:
+        for weight in moment.weights:
+            value = weight.parameter
+            if value.grad is None:
                 continue
             if self.coupled:
-                weight.grad.add_(weight, alpha=self.strength)
+                value.grad.add_(value, alpha=self.strength)
             else:
-                weight.mul_(1 - update.learning_rate * self.strength)
+                value.mul_(1 - weight.learning_rate * self.strength)

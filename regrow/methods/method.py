@@ -5,24 +5,23 @@ checkpoints and surgery live once, in `regrow.attachment`; a new method writes i
 subclass with `name=` registers it: there is no list to edit and no factory that knows methods.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol
-
-from torch import Generator, Tensor
+from typing import Any, ClassVar
 
 from regrow.errors import ConfigError, nearest
-from regrow.methods.schedule import Budget, Schedule
-
-Statistic = Literal["mean_abs", "activations", "first_order"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to keep a network plastic. Use one of the two bases below."""
+    """A way to keep a network plastic: a `UnitMethod` or a `WeightMethod`.
+
+    Attributes:
+        name: under which `attach` and the command know it.
+        reference: where it comes from: authors, year, place.
+    """
 
     name: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
     registry: ClassVar[dict[str, type["Method"]]] = {}
 
     def __init_subclass__(cls, name: str = "", **keywords: Any) -> None:
@@ -54,119 +53,6 @@ def method_named(name: str, **settings: Any) -> Method:
         if key not in known:
             raise ConfigError(f"{kind.__name__} has no setting {key!r}; {nearest(key, known)}")
     return kind(**settings)
-
-
-class Readings(Protocol):
-    """What a unit method can see of one group after an optimizer step. All tensors are float32 of shape (units,)
-    unless said, on the device of the group's parameters.
-    """
-
-    size: int
-
-    def mean_abs(self) -> list[Tensor]:
-        """Mean |h| of each unit at each tap, over all forwards that count since the last step."""
-
-    def activations(self) -> list[Tensor]:
-        """h itself at each tap, of shape (observations, units)."""
-
-    def first_order(self) -> Tensor:
-        """Σ w_out·∂L/∂w_out of each unit, as it was just before the step. It equals Σ h·∂L/∂h over the batch: by how
-        much the loss would fall, to first order, if the unit grew silent.
-        """
-
-    def outgoing(self) -> list[Tensor]:
-        """Σ|w_out| of each unit, apart for each tap: as they are now, after the step."""
-
-    def incoming(self) -> Tensor:
-        """Σ|w_in| of each unit, without biases: as they are now, after the step."""
-
-
-@dataclass(frozen=True)
-class UnitMethod(Method, ABC):
-    """Replaces units: each step the ones with the lowest utility among those that are due.
-
-    Args:
-        replacement_rate: ρ, share of the eligible units of a group to replace per optimizer step, in [0, 1].
-        maturity_threshold: m, a unit is eligible once its age in optimizer steps is greater than this.
-        budget: "carried" keeps the fraction of a unit that is due for later steps (the article);
-            "bernoulli" draws it at each step (the published PPO).
-
-    Raises:
-        ConfigError: a rate outside [0, 1], a negative maturity or an unknown budget.
-    """
-
-    replacement_rate: float = 1e-4
-    maturity_threshold: int = 100
-    budget: Budget = "carried"
-
-    @property
-    def needs(self) -> Statistic | None:
-        """Which of the `Readings` it asks for at every step; None if it needs none."""
-        return None
-
-    def without_taps(self) -> "UnitMethod | None":
-        """The method that serves in its place where no module sees the activation of a group, by gradients for example.
-        None if there is none: such groups are not served then.
-        """
-        return None if self.reads_activations else self
-
-    @property
-    def reads_activations(self) -> bool:
-        """Whether it needs a tap."""
-        return self.needs in ("mean_abs", "activations")
-
-    def __post_init__(self) -> None:
-        """Check the settings once, at the boundary."""
-        check_share(self, "replacement_rate")
-        check_count(self, "maturity_threshold")
-        check_choice(self, "budget", ("carried", "bernoulli"))
-
-    def schedule(self, size: int) -> Schedule:
-        """The replacement schedule of a group of `size` units."""
-        return Schedule(size, self.replacement_rate, self.maturity_threshold, self.budget)
-
-    @abstractmethod
-    def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
-        """State of a fresh group whose activation can be read at `taps` places. The last dimension of every
-        tensor is the unit; where a unit is replaced, its entries return to 0.
-        """
-
-    @abstractmethod
-    def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor | None:
-        """Take in one optimizer step, in place, and return which units had a reading that is not finite.
-
-        Called only when there is something new to read. `age` is the number of steps since each unit was drawn,
-        this one included.
-        """
-
-    @abstractmethod
-    def utility(self, readings: Readings, state: dict[str, Tensor], age: Tensor, generator: Generator) -> Tensor:
-        """How useful each unit is, of shape (units,): the lowest are replaced first. Called when some are due."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """One parameter that a weight method may edit, with the step size of its parameter group."""
-
-    parameter: Tensor
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class WeightMethod(Method):
-    """Edits gradients before the optimizer's step, or weights before or after it. Override what applies."""
-
-    @property
-    def acts(self) -> bool:
-        """Whether the method does anything at all."""
-        kind = type(self)
-        return kind.before_step is not WeightMethod.before_step or kind.after_step is not WeightMethod.after_step
-
-    def before_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:
-        """Edit gradients or weights in place, just before optimizer step number `step` (from 1)."""
-
-    def after_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:
-        """Edit weights in place, just after optimizer step number `step` (from 1)."""
 
 
 def check_share(method: Method, setting: str) -> None:

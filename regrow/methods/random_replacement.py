@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from regrow.methods.method import Readings, UnitMethod
+from regrow.methods.unit_method import QuotaMethod, Readings
 
 
 @dataclass(frozen=True)
-class RandomReplacement(UnitMethod, name="random-replacement"):
+class RandomReplacement(QuotaMethod, name="random-replacement"):
     """Replaces eligible units at random, at the rate and maturity of continual backpropagation.
 
     What a utility is worth is the distance between this and a method that uses it.
@@ -19,9 +19,8 @@ class RandomReplacement(UnitMethod, name="random-replacement"):
         """Nothing is remembered."""
         return {}
 
-    def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor | None:
+    def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:
         """Nothing is read."""
-        return None
 
     def utility(self, readings: Readings, state: dict[str, Tensor], age: Tensor, generator: Generator) -> Tensor:
         """A uniform draw per unit, on the host."""

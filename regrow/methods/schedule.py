@@ -8,7 +8,7 @@ due: no synchronisation and no top-k otherwise.
 
 from collections import deque
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -16,8 +16,73 @@ from torch import Generator, Tensor
 Budget = Literal["carried", "bernoulli"]
 
 
-class Schedule:
-    """Replacements due in one group, step by step.
+class Schedule(Protocol):
+    """When something is due in one group. Everything but the draws of the generator is known beforehand.
+
+    Attributes:
+        step: optimizer steps that have passed.
+        eligible: units that may be re-drawn at the moment.
+        replaced: how many have been.
+    """
+
+    step: int
+    eligible: int
+    replaced: int
+
+    def advance(self, generator: Generator) -> int:
+        """Let one optimizer step pass and say how many replacements are due now, at most."""
+
+    def next_may_be_due(self) -> bool:
+        """Whether something can be due at the next step."""
+
+    def confirm(self, replaced: int) -> None:
+        """Note how many units were re-drawn after all."""
+
+    def state(self) -> Tensor:
+        """Everything that `load` needs, as one int64 tensor."""
+
+    def load(self, state: Tensor) -> None:
+        """Go on from what `state` returned."""
+
+
+class Periodic:
+    """All units, every `period` optimizer steps: how many are re-drawn then is up to the data. Implements `Schedule`.
+
+    Args:
+        size: number of units in the group.
+        period: optimizer steps.
+    """
+
+    def __init__(self, size: int, period: int) -> None:
+        self._period = period
+        self.step = 0
+        self.eligible = size
+        self.replaced = 0
+
+    def advance(self, generator: Generator) -> int:
+        """See `Schedule`."""
+        self.step += 1
+        return self.eligible if self.step % self._period == 0 else 0
+
+    def next_may_be_due(self) -> bool:
+        """See `Schedule`."""
+        return (self.step + 1) % self._period == 0
+
+    def confirm(self, replaced: int) -> None:
+        """See `Schedule`."""
+        self.replaced += replaced
+
+    def state(self) -> Tensor:
+        """See `Schedule`."""
+        return torch.tensor([self.step, self.replaced], dtype=torch.int64)
+
+    def load(self, state: Tensor) -> None:
+        """See `Schedule`."""
+        self.step, self.replaced = (int(number) for number in state.tolist())
+
+
+class Quota:
+    """Replacements due in one group, step by step. Implements `Schedule`.
 
     With the carried budget, the total after any number of steps is exactly ⌊rate · Σ eligible⌋, where the rate
     is the decimal that the user wrote. With the Bernoulli budget (as in the published PPO), each step replaces
@@ -56,6 +121,13 @@ class Schedule:
         if due:
             self._replace(due)
         return due
+
+    def next_may_be_due(self) -> bool:
+        """See `Schedule`."""
+        return self._rate > 0
+
+    def confirm(self, replaced: int) -> None:
+        """Nothing to note: exactly what was due has been counted already."""
 
     def plan(self, steps: int) -> list[tuple[int, int]]:
         """Let many optimizer steps pass at once: as so many calls of `advance`, but from one replacement to the next.

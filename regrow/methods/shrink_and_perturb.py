@@ -1,13 +1,12 @@
 """Shrink and perturb: weight decay and noise."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator
 
-from regrow.methods.method import Update, WeightMethod, check_amount, check_count
+from regrow.methods.method import check_amount, check_count
+from regrow.methods.weight_method import Moment, WeightMethod
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,14 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
         check_amount(self, "noise_std")
         check_count(self, "period", least=1)
 
-    def after_step(self, updates: Sequence[Update], step: int, generator: Generator) -> None:
+    def after_step(self, moment: Moment) -> None:
         """Shrink and perturb, if this is a step to do so."""
-        if step % self.period or not (self.weight_decay or self.noise_std):
+        if moment.step % self.period or not (self.weight_decay or self.noise_std):
             return
-        for update in updates:
-            weight = update.parameter
-            weight.mul_((1 - update.learning_rate * self.weight_decay) ** self.period)
+        for weight in moment.weights:
+            value = weight.parameter
+            value.mul_((1 - weight.learning_rate * self.weight_decay) ** self.period)
             if self.noise_std:
                 # Drawn on the host, so that the numbers do not depend on the device.
-                noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
-                weight.add_(noise.to(weight), alpha=self.noise_std * math.sqrt(self.period))
+                noise = torch.randn(value.shape, generator=moment.generator, dtype=torch.float32)
+                value.add_(noise.to(value), alpha=self.noise_std * math.sqrt(self.period))

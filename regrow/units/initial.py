@@ -17,6 +17,7 @@ from regrow.units.parametrized import parametrizations
 from regrow.units.surgery import Region
 
 Draw = Callable[[UnitGroup, Tensor, tuple[int, ...], Generator], Tensor]
+Sample = Callable[[tuple[int, ...], Generator], Tensor]
 Init = str | Draw | None
 
 
@@ -27,24 +28,31 @@ class Law:
     Attributes:
         description: what the table shows.
         draw: called with group, units (n,), shape (n, *one unit's incoming slice) and a host generator.
+        sample: the same from shape and generator alone; None if it may look at the units.
     """
 
     description: str
     draw: Draw
+    sample: Sample | None = None
+
+
+def _independent(sample: Sample, description: str) -> Law:
+    def draw(group: UnitGroup, units: Tensor, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        return sample(shape, generator)
+
+    return Law(description, draw, sample)
 
 
 def _uniform(low: float, high: float, description: str) -> Law:
-    def draw(group: UnitGroup, units: Tensor, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return torch.empty(shape).uniform_(low, high, generator=generator)
-
-    return Law(description, draw)
+    return _independent(lambda shape, draws: torch.empty(shape).uniform_(low, high, generator=draws), description)
 
 
 def _normal(mean: float, std: float, description: str) -> Law:
-    def draw(group: UnitGroup, units: Tensor, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return torch.empty(shape).normal_(mean, std, generator=generator)
+    return _independent(lambda shape, draws: torch.empty(shape).normal_(mean, std, generator=draws), description)
 
-    return Law(description, draw)
+
+def _constant(value: float) -> Law:
+    return _independent(lambda shape, draws: torch.full(shape, value), f"constant {value:g}")
 
 
 # Named laws by fan-in n: the uniform bound or the standard deviation. Gains as torch.nn.init has them, for ReLU.
@@ -80,6 +88,21 @@ def law_for(model: nn.Module, region: Region, init: Init = None) -> Law:
     return _own_law(nn.Module.get_submodule(model, owner), name) or _present_law(region.tensor)
 
 
+def draw_like_new(model: nn.Module, name: str, generator: Generator) -> Tensor:
+    """New values for a whole parameter, float32 on the host: from the law that its module starts with, a constant too,
+    else normal with the mean and standard deviation that it has now.
+    """
+    owner, _, attribute = name.rpartition(".")
+    module = nn.Module.get_submodule(model, owner)
+    parameter = module.get_parameter(attribute)
+    law = _own_law(module, attribute, constants=True)
+    if law is None or law.sample is None:
+        present = parameter.detach().float()
+        law = _normal(present.mean().item(), present.std(correction=0).item(), "as now")
+    assert law.sample is not None
+    return law.sample(tuple(parameter.shape), generator)
+
+
 def _present_law(tensor: Tensor) -> Law:
     std = tensor.detach().float().std(correction=0).item()
     return _normal(0.0, std, f"normal, std {std:.3g} (as at attach)")
@@ -88,9 +111,10 @@ def _present_law(tensor: Tensor) -> Law:
 class _DrawRecorder(TorchDispatchMode):
     """Notes which distribution a tensor was last filled from, and whether anything else was done to it."""
 
-    def __init__(self, tensor: Tensor | None) -> None:
+    def __init__(self, tensor: Tensor | None, constants: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tensor = tensor
+        self.constants = constants
         self.law: Law | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -102,6 +126,8 @@ class _DrawRecorder(TorchDispatchMode):
             elif func is torch.ops.aten.normal_.default:
                 mean, std = _arguments(args)
                 self.law = _normal(mean, std, f"normal, mean {mean:.3g}, std {std:.3g}")
+            elif self.constants and func in (torch.ops.aten.zero_.default, torch.ops.aten.fill_.Scalar):
+                self.law = _constant(0.0 if func is torch.ops.aten.zero_.default else float(args[1]))
         return func(*args, **(kwargs or {}))
 
 
@@ -110,7 +136,7 @@ def _arguments(args: tuple[Any, ...]) -> tuple[float, float]:
     return (args[1] if len(args) > 1 else 0.0, args[2] if len(args) > 2 else 1.0)
 
 
-def _own_law(owner: nn.Module, name: str) -> Law | None:
+def _own_law(owner: nn.Module, name: str, constants: bool = False) -> Law | None:
     """What `reset_parameters` of a module draws a parameter from, found by running it on a shadow without data, in
     which computed weights are parameters again.
     """
@@ -125,7 +151,7 @@ def _own_law(owner: nn.Module, name: str) -> Law | None:
         shadow.__dict__[kind] = {
             key: value if value is None else _without_data(value) for key, value in tensors.items()
         }
-    recorder = _DrawRecorder(shadow._parameters[name])
+    recorder = _DrawRecorder(shadow._parameters[name], constants)
     with recorder, torch.no_grad():
         shadow.reset_parameters()  # type: ignore[operator]
     return recorder.law

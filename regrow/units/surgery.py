@@ -54,6 +54,11 @@ class Region:
         return (*counts, *rest)
 
     @property
+    def unit_numel(self) -> int:
+        """Number of elements of one unit."""
+        return math.prod(self.unit_shape)
+
+    @property
     def fan_in(self) -> int:
         """Number of inputs of one output of the operator: what initial laws scale by."""
         return math.prod(self.part.shape) // self.part.shape[self._dims[0]]
@@ -62,26 +67,35 @@ class Region:
         """The elements of some units, of shape (n, *unit_shape)."""
         return self._front(self.tensor)[self._place(units)].reshape(len(units), *self.unit_shape)
 
-    def write(self, units: Tensor, values: Tensor) -> None:
-        """Set the elements of some units; `values` has shape (n, *unit_shape)."""
+    def write(self, units: Tensor, values: Tensor, share: Tensor | None = None) -> None:
+        """Set the elements of some units; `values` has shape (n, *unit_shape). With a share in [0, 1] for each unit,
+        move them so much of the way.
+        """
         with self._edited() as front:
             place = self._place(units)
-            front[place] = values.to(front).reshape(front[place].shape)
+            front[place] = _moved(front[place], values.to(front).reshape(front[place].shape), share)
+
+    def shrink(self, units: Tensor, share: Tensor) -> None:
+        """Take a share in [0, 1] of the elements of each of some units away."""
+        with self._edited() as front:
+            place = self._place(units)
+            front[place] = _moved(front[place], torch.zeros_like(front[place]), share)
 
     def fill(self, units: Tensor, value: float) -> None:
         """Set the elements of some units to one value."""
         with self._edited() as front:
             front[self._place(units)] = value
 
-    def restore(self, units: Tensor) -> None:
-        """Bring the elements of some units back to their fresh values."""
-        if self._initial is None:
-            assert self.part.fresh is not None
-            self.fill(units, self.part.fresh)
-        else:
-            with self._edited() as front:
-                place = self._place(units)
-                front[place] = self._front(self._initial.to(front))[place]
+    def restore(self, units: Tensor, share: Tensor | None = None) -> None:
+        """Bring the elements of some units back to their fresh values, or a share of the way there."""
+        with self._edited() as front:
+            place = self._place(units)
+            if self._initial is None:
+                assert self.part.fresh is not None
+                fresh = torch.full_like(front[place], self.part.fresh)
+            else:
+                fresh = self._front(self._initial.to(front))[place]
+            front[place] = _moved(front[place], fresh, share)
 
     def abs_sums(self) -> Tensor:
         """Σ|w| over the elements of each unit, of shape (units,), in float32."""
@@ -91,10 +105,16 @@ class Region:
         """Σ w·∂L/∂w over the elements of each unit, of shape (units,), in float32; None if there is no gradient, as
         there is none of a computed tensor.
         """
-        gradient = None if isinstance(self.held, Parametrized) else self.held.grad
-        if gradient is None:
-            return None
-        return self._sums(_plain_sums, self.tensor.float() * gradient.float())
+        gradient = self._gradient()
+        return None if gradient is None else self._sums(_plain_sums, self.tensor.float() * gradient.float())
+
+    def abs_gradient_sums(self) -> Tensor | None:
+        """Σ|∂L/∂w| over the elements of each unit, of shape (units,), in float32; None as above."""
+        gradient = self._gradient()
+        return None if gradient is None else self._sums(_abs_sums, gradient)
+
+    def _gradient(self) -> Tensor | None:
+        return None if isinstance(self.held, Parametrized) else self.held.grad
 
     def _sums(self, sums_along: Callable[[Tensor, int], Tensor], tensor: Tensor) -> Tensor:
         if len(self._dims) == 1:
@@ -141,6 +161,13 @@ class Region:
             around[number] = chosen.shape[1]
             place.append(chosen.reshape(len(chosen), *around))
         return tuple(place)
+
+
+def _moved(values: Tensor, target: Tensor, share: Tensor | None) -> Tensor:
+    """Values of shape (n, ...), moved to a target: all the way, or by a share of the way for each of the n."""
+    if share is None:
+        return target
+    return values.lerp(target, share.to(values).reshape(-1, *[1] * (values.dim() - 1)))
 
 
 def _plain_sums(tensor: Tensor, dim: int) -> Tensor:

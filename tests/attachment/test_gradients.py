@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import regrow
 from regrow.errors import ModelError, StateError
-from regrow.methods.method import Readings, UnitMethod
+from regrow.methods.unit_method import QuotaMethod, Readings
 from tests.attachment.test_networks import train_and_check
 from tests.attachment.training import batch
 from tests.units.hand_written import Net, weight
@@ -66,7 +66,7 @@ def test_inner_recurrent_layers_are_ranked_by_gradients_and_others_by_activation
     assert "activation" in plastic.state_of("r.weight_ih_l1")
 
 
-class Activity(UnitMethod):
+class Activity(QuotaMethod):
     """A method that knows activations only."""
 
     needs = "mean_abs"

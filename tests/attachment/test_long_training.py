@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import regrow
-from regrow.attachment.unit_worker import Site
+from regrow.attachment.site import Site
+from regrow.methods.unit_method import Choice
 from regrow.units.example import tensors_of
 
 STEPS = 500
@@ -214,8 +215,8 @@ def test_the_guard_notices(part: str, message: str, monkeypatch: pytest.MonkeyPa
     """Outgoing weights that stay, and units that were not chosen."""
     real = Site.redraw
     wrong = {
-        "silence": lambda site, units, optimizer: None,
-        "redraw": lambda site, units, *rest: real(site, (units + 1) % site.size, *rest),
+        "silence": lambda site, choice, optimizer: None,
+        "redraw": lambda site, choice, *rest: real(site, Choice((choice.units + 1) % site.size), *rest),
     }
     monkeypatch.setattr(Site, part, wrong[part])
     with pytest.raises(AssertionError, match=message):

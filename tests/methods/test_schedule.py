@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrow.methods.schedule import Schedule
+from regrow.methods.schedule import Quota
 
 NO_DRAWS = torch.Generator()
 
@@ -20,7 +20,7 @@ NO_DRAWS = torch.Generator()
 )
 def test_equals_a_simulation_with_real_ages(size: int, rate: float, maturity: int, seed: int) -> None:
     """Whichever eligible units are replaced, the host's count of eligible ones stays right."""
-    schedule = Schedule(size, rate, maturity)
+    schedule = Quota(size, rate, maturity)
     pick = torch.Generator().manual_seed(seed)
     age = torch.zeros(size, dtype=torch.int64)
     total = replaced = 0
@@ -38,14 +38,14 @@ def test_equals_a_simulation_with_real_ages(size: int, rate: float, maturity: in
 
 
 def test_no_rounding_error_ever_adds_or_loses_one() -> None:
-    schedule = Schedule(10, 0.1, 0)
+    schedule = Quota(10, 0.1, 0)
     due = [schedule.advance(NO_DRAWS) for _ in range(100)]
     # Ten eligible at step 1, nine later: the one just replaced is as old as 1 at the next step, so eligible again.
     assert due == [1] * 100
 
 
 def test_the_whole_layer_does_not_earn_while_it_is_young() -> None:
-    schedule = Schedule(100, 0.01, 50)
+    schedule = Quota(100, 0.01, 50)
     due = [schedule.advance(NO_DRAWS) for _ in range(60)]
     assert due[:52] == [0] * 50 + [1, 0]
     assert max(due) == 1 and sum(due) == schedule.eligible_sum // 100 > 5
@@ -54,17 +54,17 @@ def test_the_whole_layer_does_not_earn_while_it_is_young() -> None:
 @pytest.mark.parametrize("budget", ["carried", "bernoulli"])
 def test_state_goes_on_where_it_was(budget: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    schedule = Schedule(30, 0.02, 5, budget)
+    schedule = Quota(30, 0.02, 5, budget)
     for _ in range(100):
         schedule.advance(generator)
-    other, its_generator = Schedule(30, 0.02, 5, budget), torch.Generator()
+    other, its_generator = Quota(30, 0.02, 5, budget), torch.Generator()
     other.load(schedule.state())
     its_generator.set_state(generator.get_state())
     assert [schedule.advance(generator) for _ in range(200)] == [other.advance(its_generator) for _ in range(200)]
 
 
 def test_bernoulli_replaces_the_whole_part_for_sure() -> None:
-    schedule = Schedule(10, 0.25, 0, "bernoulli")
+    schedule = Quota(10, 0.25, 0, "bernoulli")
     generator = torch.Generator().manual_seed(0)
     due = [schedule.advance(generator) for _ in range(200)]
     assert set(due) <= {2, 3} and 0.4 < due.count(3) / 200 < 0.6

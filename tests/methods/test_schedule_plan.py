@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrow.methods.schedule import Schedule
+from regrow.methods.schedule import Quota
 
 
 @settings(max_examples=150, deadline=None)
@@ -15,7 +15,7 @@ from regrow.methods.schedule import Schedule
     chunks=st.lists(st.integers(0, 120), max_size=6),
 )
 def test_plan_equals_advance(size: int, rate: float, maturity: int, chunks: list[int]) -> None:
-    planned, stepped = Schedule(size, rate, maturity), Schedule(size, rate, maturity)
+    planned, stepped = Quota(size, rate, maturity), Quota(size, rate, maturity)
     generator = torch.Generator()
     for steps in chunks:
         dues = [(step, stepped.advance(generator)) for step in range(1, steps + 1)]

@@ -1,0 +1,98 @@
+"""Methods that edit gradients or weights, and what they are given to work on."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Generator, Tensor
+
+from regrow.methods.method import Method
+
+
+@dataclass(eq=False)
+class Weight:
+    """One parameter that a weight method may edit.
+
+    Attributes:
+        name: qualified name in the model.
+        parameter: the live parameter.
+        learning_rate: step size of its parameter group at the moment.
+        draw: new values of its shape from the law that its layer starts with, drawn on the host.
+        is_matrix: it multiplies activations: a weight of a linear layer or a convolution, and no bias, gain or table.
+        is_output: it makes what the network returns. Known only to methods that set `needs_units`.
+        layer: number of its layer counted from the output, which is 0; None if that is not known.
+        state: what the method remembers of it, by name; saved with the optimizer.
+    """
+
+    name: str
+    parameter: Tensor
+    learning_rate: float
+    draw: Callable[[Generator], Tensor]
+    is_matrix: bool
+    is_output: bool = False
+    layer: int | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """When a weight method acts, and on what.
+
+    Attributes:
+        step: number of the optimizer step, from 1; at a task change, how many have been made.
+        weights: the parameters that it may edit, in the order of the model.
+        generator: source of all its draws, on the host.
+        buffers: the model's buffers by name, such as running statistics.
+        features: runs the model on its last inputs and returns the activations of each group of units, of shape
+            (observations, units), with autograd. Only for methods that set `needs_features`.
+        losses: at a task change, losses of the new data under the present weights, one per batch, with autograd, as
+            the user gave them; None if they were not given.
+    """
+
+    step: int
+    weights: Sequence[Weight]
+    generator: Generator
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    features: Callable[[], list[Tensor]] = list
+    losses: Iterable[Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class WeightMethod(Method):
+    """Edits gradients before the optimizer's step, or weights before or after it, or at a task change. Override what
+    applies. All calls are made without autograd.
+
+    Attributes:
+        needs_units: it asks which layer is the output, or how far a layer is from it.
+        needs_features: it asks for activations, so the last inputs are kept.
+        evaluated: entry of each weight's state with which the network is to be evaluated, see
+            `Attachment.evaluation_weights`; None for the weights themselves.
+    """
+
+    needs_units: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
+    evaluated: ClassVar[str | None] = None
+
+    @property
+    def acts_at_steps(self) -> bool:
+        """Whether the method acts around the optimizer's steps."""
+        kind = type(self)
+        return kind.before_step is not WeightMethod.before_step or kind.after_step is not WeightMethod.after_step
+
+    @property
+    def acts_at_task_changes(self) -> bool:
+        """Whether it must be told of task changes."""
+        return type(self).task_changed is not WeightMethod.task_changed
+
+    def initial_state(self, weight: Weight) -> dict[str, Tensor]:
+        """What to remember of one parameter, from its values at attach."""
+        return {}
+
+    def before_step(self, moment: Moment) -> None:
+        """Edit gradients or weights in place, just before an optimizer step."""
+
+    def after_step(self, moment: Moment) -> None:
+        """Edit weights in place, just after an optimizer step."""
+
+    def task_changed(self, moment: Moment) -> None:
+        """Edit weights in place, at a task change."""
