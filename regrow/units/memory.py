@@ -21,6 +21,37 @@ def geometry(tensor: Tensor) -> Geometry:
     return int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
 
 
+def overlaps(place: Geometry) -> bool:
+    """Whether a view may hold one element in several places."""
+    reach = 0
+    _, shape, strides = place
+    for stride, size in sorted((stride, size) for size, stride in zip(shape, strides, strict=True) if size > 1):
+        if stride <= reach:
+            return True
+        reach += (size - 1) * stride
+    return False
+
+
+def apart(addresses: Tensor) -> list[Tensor]:
+    """Addresses, of which some may be the same, as several tensors in each of which no two are, -1 elsewhere."""
+    flat = addresses.flatten()
+    found = flat[flat >= 0]
+    if not len(found):
+        return [addresses]
+    present = torch.zeros(int(found.max() - found.min()) + 1, dtype=torch.bool)
+    present[found - found.min()] = True
+    if int(present.sum()) == len(found):
+        return [addresses]
+    order = flat.argsort(stable=True)
+    _, counts = flat[order].unique_consecutive(return_counts=True)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    turn = torch.empty_like(flat)
+    turn[order] = torch.arange(len(flat)) - starts
+    turn = turn.view(addresses.shape)
+    last = int(turn[addresses >= 0].max())
+    return [torch.where(turn == number, addresses, NONE) for number in range(last + 1)]
+
+
 def has_memory(tensor: Tensor) -> bool:
     """Whether a tensor is a view of a storage; a sparse one is not."""
     return tensor.layout == torch.strided
@@ -83,6 +114,7 @@ class Shadow:
         labels: which unit each element depends on.
         addresses: which element of which parameter each element is a copy of.
         leaks: numbers of the leaks that have reached it.
+        altered: whether it holds functions of parameters' elements, and not the elements themselves.
     """
 
     storage: torch.UntypedStorage
@@ -90,6 +122,7 @@ class Shadow:
     labels: Field = field(default_factory=lambda: Field(NONE))
     addresses: Field = field(default_factory=lambda: Field(NONE))
     leaks: set[int] = field(default_factory=set)
+    altered: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,6 +266,15 @@ class Memory:
     def note_copy(self, tensor: Tensor, source: Tensor) -> None:
         """Note that a new storage holds the very contents of another."""
         self._shadow(tensor).value = self._shadow(source).value
+
+    def alters(self, tensor: Tensor) -> bool:
+        """Whether a tensor holds functions of parameters' elements, and not the elements themselves."""
+        shadow = self._shadows.get(tensor.untyped_storage()._cdata)
+        return shadow is not None and shadow.altered
+
+    def note_altered(self, tensor: Tensor) -> None:
+        """Declare that the elements at a tensor's addresses are changed, each by itself."""
+        self._shadow(tensor).altered = True
 
     def note_leaks(self, tensor: Tensor, leaks: Iterable[int]) -> None:
         """Note that leaks have reached a tensor."""

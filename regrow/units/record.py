@@ -10,11 +10,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from regrow.units.call import Call
 from regrow.units.computed import Computed
-from regrow.units.evidence import Claim, Leak, LeakKind
+from regrow.units.evidence import Claim, Evidence, Leak, LeakKind
 from regrow.units.graph import Role
-from regrow.units.grouping import Evidence
 from regrow.units.labels import NONE, Met, Units, constant, core, has_units, meet, units_in
-from regrow.units.memory import Atlas, Memory, has_memory
+from regrow.units.memory import Atlas, Memory, apart, has_memory, overlaps
 from regrow.units.sightings import Watch
 
 _NO_RULE = "has no rule yet (regrow/units/rules/README.md says how to add one)"
@@ -86,7 +85,7 @@ class Record:
         return self._random in self.evidence.counted
 
     def begin_computing(self, computed: Computed) -> None:
-        """From here to `end_computing`, a weight is computed from its originals: a use of them that is accounted for."""
+        """From here to `end_computing` a weight is computed from its originals, a use of them that is accounted for."""
         self._computing.append((computed, Record(self._atlas, self._parameters, self._watch)))
 
     def end_computing(self, result: Any) -> None:
@@ -116,16 +115,14 @@ class Record:
         inside.follow(call, rule)
 
     def _hold_back(self, computed: Computed) -> None:
-        """Block the units of a computed parameter if its elements cannot be set, or its originals are used beside it."""
-        if computed.reason is not None:
-            self._count(self.evidence.note(Leak("value", computed.reason, constant(NONE, (0,)), computed.name)))
+        """Block the units of a computed parameter if its elements cannot be set or its originals have other uses."""
         leaks = [self.evidence.leaks[number] for number in self.evidence.counted | self.evidence.returned]
-        used = {found.parameter for found in leaks} | {claim.name for claim in self.evidence.claims}
-        for name in computed.originals:
-            if name in used:
-                reason = f"{name} is used beside {computed.name}, which is computed from it"
-                for blocked in (name, computed.name):
-                    self._count(self.evidence.note(Leak("value", reason, constant(NONE, (0,)), blocked)))
+        seen = {leak.parameter for leak in leaks} | {claim.name for claim in self.evidence.claims}
+        used = [name for name in computed.originals if name in seen]
+        reasons = [f"{name} is used beside {computed.name}, which is computed from it" for name in used]
+        for reason in reasons if computed.reason is None else [computed.reason]:
+            for name in (computed.name, *used):
+                self._count(self.evidence.note(Leak("value", reason, constant(NONE, (0,)), name)))
 
     def follow(self, call: Call, rule: Callable[["Record", Call], None] | None) -> None:
         """Apply a rule to a call that has run, and account for whatever the rule leaves open."""
@@ -191,6 +188,15 @@ class Record:
 
     def parameters(self, tensor: Tensor) -> list[str]:
         """Names of the parameters whose elements a tensor holds unchanged: one, if it is a weight."""
+        return [] if self._memory.alters(tensor) else self._sources(tensor)
+
+    def altered(self, tensor: Tensor) -> list[str]:
+        """Names of the parameters of which each element of a tensor is some function of one element, as in 1 + w. It
+        can be a gain or bias, but 0 in the parameter is not 0 there, so it is no weight.
+        """
+        return self._sources(tensor) if self._memory.alters(tensor) else []
+
+    def _sources(self, tensor: Tensor) -> list[str]:
         if self._atlas.shares_memory(tensor) and self._atlas.window(tensor) is None:
             return []  # another reading of its memory, as view_as_real gives
         return [name for name in self._memory.owners(tensor) if name in self._parameters]
@@ -217,9 +223,11 @@ class Record:
         """Set the labels of a result."""
         self._memory.write(tensor, plane)
 
-    def write_addresses(self, tensor: Tensor, plane: Tensor) -> None:
-        """Declare that a result holds elements of parameters."""
+    def write_addresses(self, tensor: Tensor, plane: Tensor, altered: bool = False) -> None:
+        """Declare that a result holds elements of parameters, or a function of each."""
         self._memory.write_addresses(tensor, plane)
+        if altered:
+            self._memory.note_altered(tensor)
 
     def place(
         self,
@@ -237,10 +245,10 @@ class Record:
         if addresses is not None and any(self._memory.owners(source) for source in sources):
             found = addresses()
             if bool((core(found) >= 0).all()):
-                self._memory.write_addresses(out, found)
+                self.write_addresses(out, found, any(self._memory.alters(source) for source in sources))
                 return
             for source in sources:
-                if self.parameters(source):
+                if self._sources(source):
                     self.leak_parameter(source, f"is put beside other values by {self.where}", [out])
 
     def note_copy(self, out: Tensor, source: Tensor) -> None:
@@ -282,7 +290,10 @@ class Record:
     def claim(self, weight: Tensor, role: Role, plane: Tensor, fresh: float | None = None, **seen: Any) -> None:
         """Note that a parameter's elements play a role to the units in a plane of the weight's shape."""
         self.ignore(weight)
-        expanded = [dim for dim in range(weight.dim()) if weight.stride(dim) == 0 and weight.size(dim) > 1]
+        lies = weight
+        if self._memory.alters(weight):
+            fresh, lies = None, self.addresses(weight)
+        expanded = [dim for dim in range(weight.dim()) if lies.stride(dim) == 0 and weight.size(dim) > 1]
         if expanded:
             met = meet(plane, expanded)
             if role in ("incoming", "outgoing"):
@@ -295,15 +306,15 @@ class Record:
             for dim in expanded:
                 weight = weight.narrow(dim, 0, 1)
         window = self._atlas.window(weight)
-        if window is not None:
+        if window is not None and not overlaps(window.place):
             if (window.name in self._parameters) == (role != "statistic"):
                 self.evidence.claims.append(Claim(window.name, role, window.place, plane, fresh, **seen))
             return
-        addresses = self.addresses(weight)
-        for name in self._memory.owners(weight):
-            if (name in self._parameters) == (role != "statistic"):
-                place = addresses - self._atlas.start[name]
-                self.evidence.claims.append(Claim(name, role, place, plane, fresh, **seen))
+        for addresses in apart(self.addresses(weight)):
+            for name in self._memory.owners(weight):
+                if (name in self._parameters) == (role != "statistic"):
+                    place = addresses - self._atlas.start[name]
+                    self.evidence.claims.append(Claim(name, role, place, plane, fresh, **seen))
 
     def claim_outgoing(self, weight: Tensor, met: Met, plane: Tensor, value: Tensor) -> None:
         """Note that a weight multiplies units. Units that it multiplies alike become one.
