@@ -11,6 +11,8 @@ from regrow.units.labels import Units
 from regrow.units.memory import Geometry
 from regrow.units.sightings import Sighting
 
+Value = tuple[int, int]  # numbers of the forward pass and, within it, of the value
+
 
 @dataclass(frozen=True, eq=False)
 class Claim:
@@ -23,7 +25,9 @@ class Claim:
             parameter's first; anything outside of it is not of this parameter).
         plane: the unit of each element.
         fresh: value to which the elements return when the unit is re-drawn.
-        value: number of the forward pass and of the value that met the weights, for an outgoing claim.
+        value: the value that met the weights, for an outgoing claim.
+        operands: the values that met the weights, for an incoming claim.
+        result: the value that came out, for an incoming claim.
         sightings: where modules saw that value, best first.
         near: where they saw nearly that value.
     """
@@ -33,7 +37,9 @@ class Claim:
     place: Geometry | Tensor
     plane: Tensor
     fresh: float | None = None
-    value: tuple[int, int] | None = None
+    value: Value | None = None
+    operands: frozenset[Value] = frozenset()
+    result: Value | None = None
     sightings: tuple[Sighting, ...] = ()
     near: tuple[Sighting, ...] = ()
 

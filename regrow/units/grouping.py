@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from regrow.units.adapters import find_adapters
 from regrow.units.evidence import Claim, Evidence
 from regrow.units.graph import Slice, Status, UnitGraph, UnitGroup
 from regrow.units.reasons import Key, Reasons, status
@@ -44,6 +45,7 @@ class _Grouping:
         self.reasons = Reasons()
         planes = settle(self.claims, tensors, evidence.units, self.reasons)
         self.reasons.collect(evidence, planes, parameters)
+        self.adapters = find_adapters(self.claims, planes, parameters, evidence.units)
         self.rows = {key: Rows(plane) for key, plane in planes.items()}
         for (name, _), rows in self.rows.items():
             self.reasons.note(rows.scattered, "mix", f"its part of {name} is not a block of rows and columns")
@@ -77,7 +79,7 @@ class _Grouping:
         output = set(torch.cat(found).tolist()) if found else set()
         members: dict[_Kind, list[int]] = {}
         kinds: dict[object, _Kind] = {}
-        for unit in sorted(held):
+        for unit in sorted(held.keys() - self.adapters.keys()):
             parts, reasons, returned = tuple(held[unit]), self.reasons.of(unit), unit in output
             if (alike := (parts, reasons, returned)) not in kinds:
                 settled = status(reasons, [role for (_, role), _ in parts], returned)
@@ -106,11 +108,19 @@ class _Grouping:
         for leak in self.evidence.leaks:
             leaks.setdefault(leak.parameter, leak.reason)
         met = {claim.name for claim in self.evidence.claims}
+        of_adapters = {
+            name: self.adapters[unit]
+            for (name, role), rows in self.rows.items()
+            for unit in rows.units.tolist()
+            if unit in self.adapters and role != "outgoing"
+        }
         found = {}
         for name in self.parameters:
-            if name in claimed:
+            if name in of_adapters:
+                found[name] = of_adapters[name]
+            elif name in claimed:
                 continue
-            if name in leaks:
+            elif name in leaks:
                 found[name] = leaks[name]
             elif name in met:
                 found[name] = f"{name} meets values of no unit, or of several"

@@ -133,6 +133,7 @@ class Record:
             return
         self.where = f"{call.title} of {self._watch.module or 'the model'}"
         self._handled, self._turned = set(), {}
+        self._call = call
         if call.hides:
             for tensor in call.inputs:
                 self.leave(tensor, self.where)
@@ -290,6 +291,10 @@ class Record:
     def claim(self, weight: Tensor, role: Role, plane: Tensor, fresh: float | None = None, **seen: Any) -> None:
         """Note that a parameter's elements play a role to the units in a plane of the weight's shape."""
         self.ignore(weight)
+        if role == "incoming":
+            operands = [tensor for tensor in self._call.inputs if not self._memory.owners(tensor)]
+            seen["operands"] = frozenset((self._pass, self._memory.value(tensor)) for tensor in operands)
+            seen["result"] = (self._pass, self._memory.value(self._call.outputs[0]))
         lies = weight
         if self._memory.alters(weight):
             fresh, lies = None, self.addresses(weight)

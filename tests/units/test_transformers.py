@@ -222,7 +222,7 @@ COUNTED = {
     "MobileNetV2": ("20 free, 5 shared, 1 output", "expand_1x1.convolution reduce_1x1.convolution"),
     "Wav2Vec2": ("5 free, 1 coupled, 5 blocked, 1 output", "v_proj intermediate_dense conv_layers.0.conv"),
     "HuBERT": ("5 free, 1 coupled, 5 blocked, 1 output", "v_proj intermediate_dense conv_layers.0.conv"),
-    "CLIP": ("8 free, 2 coupled, 10 blocked", "v_proj fc1"),
+    "CLIP": ("8 free, 2 coupled, 8 blocked, 2 output", "v_proj fc1"),
 }
 
 

@@ -284,3 +284,67 @@ def test_lazy_layers_once_they_have_a_shape() -> None:
     model = nn.Sequential(nn.LazyLinear(6), nn.ReLU(), nn.LazyLinear(2))
     model(OBSERVATIONS)
     assert rows(proven(model, OBSERVATIONS)) == chain("", ("0", 6), ("2", 2))
+
+
+# Adapters
+
+
+class Adapted(nn.Module):
+    """A frozen layer with two matrices in a row beside it."""
+
+    def __init__(self, base: nn.Linear, between: Callable[[Tensor], Tensor] = lambda value: value) -> None:
+        super().__init__()
+        self.base, self.between = base.requires_grad_(False), between
+        self.down, self.up = nn.Linear(base.in_features, 3, bias=False), nn.Linear(3, base.out_features, bias=False)
+
+    def forward(self, value: Tensor) -> Tensor:
+        return self.base(value) + 0.5 * self.up(self.between(self.down(F.dropout(value, 0.1, self.training))))
+
+
+def test_the_rank_of_a_low_rank_adapter_is_no_unit() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Adapted(nn.Linear(5, 6)), nn.ReLU(), nn.Linear(6, 7), nn.ReLU(), Adapted(nn.Linear(7, 2)))
+    graph = proven(model, OBSERVATIONS)
+    assert [(group.name, group.status) for group in graph] == [
+        ("0.base", "blocked"),
+        ("2", "blocked"),
+        ("4.base", "output"),
+    ]
+    for name in ("0", "4"):
+        assert graph.unclaimed[f"{name}.down.weight"] == (
+            f"{name}.down.weight and {name}.up.weight adapt {name}.base.weight, which does not require grad: what lies "
+            "between them is no unit"
+        )
+
+
+@pytest.mark.parametrize("change", ["nonlinear", "trained base", "read elsewhere"])
+def test_what_only_resembles_a_low_rank_adapter_has_units(change: str) -> None:
+    torch.manual_seed(0)
+    layer = Adapted(nn.Linear(5, 6), torch.tanh if change == "nonlinear" else lambda value: value)
+    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(6, 2))
+    example: Any = OBSERVATIONS
+    if change == "trained base":
+        layer.base.requires_grad_(True)
+    if change == "read elsewhere":
+        example = lambda model: (model(OBSERVATIONS), layer.up(torch.tanh(layer.down(OBSERVATIONS))))  # noqa: E731
+    group = proven(model, example)["0.down"]
+    assert (group.size, group.status, group.consumers) == (3, "free", ("0.up.weight",))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_adapters_of_peft() -> None:
+    import peft
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2}
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=17, use_cache=False, **sizes))
+    settings = peft.LoraConfig(r=3, target_modules=["q_proj", "v_proj", "up_proj"], lora_dropout=0.1)
+    model = peft.get_peft_model(base, settings)
+    graph = proven(model, lambda model: model(input_ids=torch.arange(10).view(2, 5)).logits)
+    assert {group.status for group in graph} == {"blocked", "output"}
+    adapted = [name for name in graph.unclaimed if ".lora_A." in name]
+    assert len(adapted) == 6
+    assert all("what lies between them is no unit" in graph.unclaimed[name] for name in adapted)
+    assert not any("lora_A" in producer for group in graph for producer in group.producers)
