@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 # A number that ends a part of a dotted name. Not one in a range, which has been folded before.
 _NUMBER = re.compile(r"(?<![\d–])(?:0|[1-9]\d*)(?![\dA-Za-z–])")
+_BETWEEN = "\x1f"  # texts; it parts words, too
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Fold:
     @property
     def joined(self) -> str:
         """All texts in one."""
-        return "\n".join(self.texts)
+        return _BETWEEN.join(self.texts)
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The numbers that may run."""
+        """All numbers that may run, in order."""
         return tuple(int(found) for found in _NUMBER.findall(self.joined))
 
 
@@ -108,7 +109,7 @@ def _merge(run: Sequence[Fold], step: tuple[int, ...], taken: Collection[int]) -
     changes = iter(step)
     joined = _NUMBER.sub(lambda found: _range(int(found[0]), count) if next(changes) else found[0], first.joined)
     members = tuple(sorted(member for row in run for member in row.members))
-    return [Fold(tuple(joined.split("\n")), members, (*first.lengths, count))]
+    return [Fold(tuple(joined.split(_BETWEEN)), members, (*first.lengths, count))]
 
 
 def _range(first: int, count: int) -> str:
