@@ -98,7 +98,8 @@ class _Settling:
                     self.reasons.note(units, "mix", f"{name} also {_CLASH[role]}")
                 else:  # a bias or gain that several units share is reset with none of them
                     one = torch.where(clash, NONE, one)
-            result = compress(torch.where(one == UNUSED, other, one).expand(shape))
+            unknown = (one == UNUSED) | ((one == NONE) & (role in ("incoming", "outgoing")) & (other >= 0))
+            result = compress(torch.where(unknown, other, one).expand(shape))
         return result
 
     def _forbid_two_roles(self, planes: dict[Key, Tensor]) -> None:

@@ -275,7 +275,7 @@ SEQUENCES = [
     Case("rnn, state from outside", lambda: Net(
         state_from_outside, r=nn.RNN(6, 5, batch_first=True), out=nn.Linear(5, 2)),
         lambda: (tokens(6), torch.randn(1, 3, 5)), [
-        ("r.weight_ih_l0", 5, "blocked", "r.weight_ih_l0 r.weight_hh_l0", "out.weight"),
+        ("r.weight_ih_l0", 5, "blocked", "r.weight_ih_l0 r.weight_hh_l0", "r.weight_hh_l0 out.weight"),
         ("out", 2, "output", "out.weight", ""),
     ]),
     Case("rnn cell in a loop", lambda: Net(cell, cell=nn.RNNCell(6, 5), out=nn.Linear(5, 2)), lambda: tokens(6), [

@@ -94,6 +94,10 @@ def distance(m: Net, x: Tensor, y: Tensor) -> Tensor:
     return m.out((torch.tanh(m.f(x)) - torch.tanh(m.f(y))).abs())
 
 
+def tied(m: Net, x: Tensor) -> Tensor:
+    return F.linear(F.relu(m.encode(x)), m.encode.weight.T)
+
+
 def message_passing(m: Net, x: Tensor) -> Tensor:
     h = F.relu(m.embed(x))
     for _ in range(2):
@@ -273,6 +277,10 @@ STRUCTURAL = [
     Case("siamese, distance", lambda: Net(distance, f=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5, 5), [
         ("f", 6, "free", "f.weight", "out.weight"),
         ("out", 2, "output", "out.weight", ""),
+    ]),
+    # New incoming weights of a hidden unit would be new outgoing weights as well. The outputs have none of their own.
+    Case("tied autoencoder", lambda: Net(tied, encode=nn.Linear(5, 7)), vectors(5), [
+        ("encode", 7, "blocked", "encode.weight", "encode.weight"),
     ]),
     Case("message passing", lambda: Net(
         message_passing, embed=nn.Linear(3, 6), message=nn.Linear(12, 5), update=nn.Linear(11, 6), out=nn.Linear(6, 2)),

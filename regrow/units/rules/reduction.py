@@ -114,11 +114,11 @@ def fold(record: Record, call: Call) -> None:
     met = meet(meeting, [meeting.dim() - 2, meeting.dim() - 1])
     if len(core(met.label).unique()) > 1:
         record.units.join(met.left, met.right)
-        record.write(out, compress(record.units.find(met.label).clamp(min=NONE).expand(out.shape)))
+        record.write(out, compress(record.units.find(without_zeros(met.label)).expand(out.shape)))
     elif len(met.left):
         record.leak("mix", f"{record.where} makes one value of all units", units_in(plane), [out])
     else:
-        record.write(out, met.label.clamp(min=NONE).expand(out.shape))
+        record.write(out, without_zeros(met.label).expand(out.shape))
 
 
 def _places(call: Call) -> int:
