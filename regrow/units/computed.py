@@ -113,5 +113,5 @@ def _add(
         if shared := set(held) & set(other.originals):
             reason = reason or f"{min(shared)} also computes {other.name}"
             found[other.name] = replace(other, reason=other.reason or f"{min(shared)} also computes {name}")
-    stand_in = torch.empty(value.shape, dtype=value.dtype, device="meta", requires_grad=trained)
+    stand_in = torch.empty_like(value, device="meta").requires_grad_(trained)
     found[name] = Computed(name, module, attribute, stand_in, tuple(held), reason)

@@ -4,7 +4,7 @@ Knowledge hangs on storages and not on tensors, so that views, aliases and in-pl
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -115,6 +115,7 @@ class Shadow:
         addresses: which element of which parameter each element is a copy of.
         leaks: numbers of the leaks that have reached it.
         altered: whether it holds functions of parameters' elements, and not the elements themselves.
+        stands_for: the name of the parameter, if it is what a module computes in the place of one.
     """
 
     storage: torch.UntypedStorage
@@ -123,6 +124,7 @@ class Shadow:
     addresses: Field = field(default_factory=lambda: Field(NONE))
     leaks: set[int] = field(default_factory=set)
     altered: bool = False
+    stands_for: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,34 @@ class Atlas:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
+        self.tensors: dict[str, Tensor] = {}
         self.start: dict[str, int] = {}
         self.by_storage: dict[int, list[str]] = {}
-        total = 0
+        self._total = 0
+        self._terms: dict[str, tuple[str, ...]] = {}
         for name, tensor in tensors.items():
-            self.start[name] = total
-            total += extent(tensor)
-            self.by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+            self._add(name, tensor)
+
+    def _add(self, name: str, tensor: Tensor) -> None:
+        self.tensors[name] = tensor
+        self.start[name] = self._total
+        self._total += extent(tensor)
+        self.by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+
+    def sum_of(self, names: Sequence[str]) -> Tensor | None:
+        """What stands for the sum of parameters, element by element; None if their elements lie in different orders."""
+        tensors = [self.tensors[name] for name in names]
+        if len({(tensor.shape, tensor.is_contiguous()) for tensor in tensors}) > 1 or not tensors[0].is_contiguous():
+            return None
+        name = " + ".join(names)
+        if name not in self.tensors:
+            self._terms[name] = tuple(dict.fromkeys(term for one in names for term in self.terms(one)))
+            self._add(name, torch.empty(tensors[0].shape, device="meta"))
+        return self.tensors[name]
+
+    def terms(self, name: str) -> tuple[str, ...]:
+        """The parameters of which one is the sum; itself, if it is no sum."""
+        return self._terms.get(name, (name,))
 
     def window(self, tensor: Tensor) -> Window | None:
         """What a tensor is a view of, if it shares the memory of a parameter or buffer."""
@@ -206,9 +228,17 @@ class Memory:
             constant(NONE, tensor.shape) if shadow is None else compress(self._units.find(shadow.labels.read(tensor)))
         )
 
+    def window(self, tensor: Tensor) -> Window | None:
+        """What a tensor is a view of, if it shares the memory of a parameter or buffer, or of what stands for one."""
+        shadow = self._shadows.get(tensor.untyped_storage()._cdata)
+        if shadow is None or shadow.stands_for is None:
+            return self.atlas.window(tensor)
+        same = tensor.dtype == self.atlas.tensors[shadow.stands_for].dtype
+        return Window(shadow.stands_for, geometry(tensor)) if same else None
+
     def addresses(self, tensor: Tensor) -> Tensor:
         """For each element of a tensor the number of the parameter's element that it equals, else -1."""
-        window = self.atlas.window(tensor)
+        window = self.window(tensor)
         if window is not None:
             offset, shape, strides = window.place
             owner = self.atlas.tensors[window.name]
@@ -219,7 +249,7 @@ class Memory:
 
     def owners(self, tensor: Tensor) -> list[str]:
         """Names of the parameters and buffers whose elements a tensor holds unchanged, or whose memory it shares."""
-        window = self.atlas.window(tensor)
+        window = self.window(tensor)
         if window is not None:
             return [window.name]
         if self.atlas.shares_memory(tensor):
@@ -250,6 +280,14 @@ class Memory:
         """Declare that a new value consists of elements of parameters."""
         self._shadow(tensor).addresses.write(tensor, plane)
 
+    def note_stand_in(self, tensor: Tensor, name: str) -> None:
+        """Declare that a new value is a parameter of the atlas, whose own memory it does not share."""
+        parameter = self.atlas.tensors[name]
+        if geometry(tensor) == geometry(parameter) and tensor.dtype == parameter.dtype:
+            self._shadow(tensor).stands_for = name
+        elif tensor.shape == parameter.shape:
+            self.write_addresses(tensor, self.addresses(parameter))
+
     def note_view(self, tensor: Tensor, labels: Callable[[], Tensor]) -> None:
         """Add the labels of a new view, so that they stay compressed."""
         shadow = self._shadows.get(tensor.untyped_storage()._cdata)
@@ -259,7 +297,7 @@ class Memory:
     def note_write(self, tensor: Tensor) -> None:
         """Note that a storage has new contents, of which no element is a parameter's any more."""
         shadow = self._shadow(tensor)
-        shadow.value = next(self._values)
+        shadow.value, shadow.stands_for = next(self._values), None
         if not shadow.addresses.empty:
             shadow.addresses.write(tensor, constant(NONE, tensor.shape))
 

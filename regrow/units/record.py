@@ -98,12 +98,11 @@ class Record:
             addresses = inside.addresses(result)
             held = bool(inside.parameters(result)) and bool((core(addresses) >= 0).all())
             leaks = {inside.evidence.leaks[number].parameter for number in inside._memory.leaks(result)}
-            if not held or leaks & {None, *computed.originals} or inside.evidence.claims:
-                if result.shape != computed.stand_in.shape:
-                    return
+            if held and not leaks & {None, *computed.originals} and not inside.evidence.claims:
+                self._memory.write_addresses(result, addresses)
+            else:
                 self.met[computed.name] = computed
-                addresses = self._memory.addresses(computed.stand_in)
-            self._memory.write_addresses(result, addresses)
+                self._memory.note_stand_in(result, computed.name)
 
     def _follow_computing(self, call: Call, rule: Callable[["Record", Call], None] | None) -> None:
         computed, inside = self._computing[0]
@@ -198,9 +197,10 @@ class Record:
         return self._sources(tensor) if self._memory.alters(tensor) else []
 
     def _sources(self, tensor: Tensor) -> list[str]:
-        if self._atlas.shares_memory(tensor) and self._atlas.window(tensor) is None:
+        if self._atlas.shares_memory(tensor) and self._memory.window(tensor) is None:
             return []  # another reading of its memory, as view_as_real gives
-        return [name for name in self._memory.owners(tensor) if name in self._parameters]
+        names = [term for name in self._memory.owners(tensor) for term in self._atlas.terms(name)]
+        return [name for name in names if name in self._parameters]
 
     def runs_beside(self, tensor: Tensor) -> bool:
         """Whether a tensor is a parameter of the very module that is running."""
@@ -229,6 +229,17 @@ class Record:
         self._memory.write_addresses(tensor, plane)
         if altered:
             self._memory.note_altered(tensor)
+
+    def write_sum(self, tensor: Tensor, weights: Sequence[Tensor]) -> None:
+        """Declare that each element of a result is the sum of those of whole parameters, as of a mean and its noise."""
+        owners = [owner for weight in weights for owner in self._memory.owners(weight)]
+        whole = len(owners) == len(weights) and all(
+            torch.equal(self.addresses(weight), self._memory.addresses(self._atlas.tensors[owner]))
+            for weight, owner in zip(weights, owners, strict=True)
+        )
+        if whole and (total := self._atlas.sum_of(owners)) is not None:
+            self.ignore(*weights)
+            self.write_addresses(tensor, self._memory.addresses(total))
 
     def place(
         self,
@@ -265,7 +276,7 @@ class Record:
 
         The same part of the same parameter makes the same units whenever it is used.
         """
-        window = self._atlas.window(weight)
+        window = self._memory.window(weight)
         sizes = [size if dim in dims else 1 for dim, size in enumerate(weight.shape)]
         key: Any
         if window is None:
@@ -310,16 +321,17 @@ class Record:
             plane = met.label
             for dim in expanded:
                 weight = weight.narrow(dim, 0, 1)
-        window = self._atlas.window(weight)
+        window = self._memory.window(weight)
         if window is not None and not overlaps(window.place):
             if (window.name in self._parameters) == (role != "statistic"):
                 self.evidence.claims.append(Claim(window.name, role, window.place, plane, fresh, **seen))
             return
         for addresses in apart(self.addresses(weight)):
-            for name in self._memory.owners(weight):
-                if (name in self._parameters) == (role != "statistic"):
-                    place = addresses - self._atlas.start[name]
-                    self.evidence.claims.append(Claim(name, role, place, plane, fresh, **seen))
+            for owner in self._memory.owners(weight):
+                place = addresses - self._atlas.start[owner]
+                for name in self._atlas.terms(owner):
+                    if (name in self._parameters) == (role != "statistic"):
+                        self.evidence.claims.append(Claim(name, role, place, plane, fresh, **seen))
 
     def claim_outgoing(self, weight: Tensor, met: Met, plane: Tensor, value: Tensor) -> None:
         """Note that a weight multiplies units. Units that it multiplies alike become one.
@@ -385,7 +397,7 @@ class Record:
         """
         self.ignore(weight)
         number = -1
-        for name in self._memory.owners(weight):
+        for name in (term for owner in self._memory.owners(weight) for term in self._atlas.terms(owner)):
             number = self.evidence.note(Leak("value", f"{name} {reason}", constant(NONE, (0,)), name))
             if results is None:
                 self._count(number)
