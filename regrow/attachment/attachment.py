@@ -391,7 +391,7 @@ def _taps_work(worker: UnitWorker) -> bool:
     readers = [reader for site in worker.sites for reader in site.readers]
     # A model that took no part in this step (one optimizer may hold several) is none of our business.
     trained = any(site.has_gradient() for site in worker.sites)
-    seen = not readers or any(reader.seen for reader in readers)
+    seen = not readers or any(reader.called for reader in readers)
     if trained and not seen:
         raise StateError(
             "The optimizer has stepped, but no forward of the model was seen: regrow's hooks did not run. Call the "

@@ -32,6 +32,7 @@ class TapReader:
 
     Attributes:
         examples: length of the first dimension of all that was read since `clear`.
+        called: whether the hook has ever run in training.
     """
 
     def __init__(self, model: nn.Module, tap: Tap, statistic: str | None, switches: Sequence[Switch]) -> None:
@@ -39,6 +40,7 @@ class TapReader:
         self._statistic = statistic
         self._switches = switches
         self.examples = 0
+        self.called = False
         self._sum: Tensor | None = None  # of |h|, or how often h > 0
         self._count = 0
         self._kept: list[Tensor] = []
@@ -46,7 +48,10 @@ class TapReader:
         self.handle = TapHook(model, tap, self._read).handle
 
     def _read(self, module: nn.Module, value: Tensor) -> None:
-        if not (all(switch.on for switch in self._switches) and is_training(module)):
+        if not is_training(module):
+            return
+        self.called = True
+        if not all(switch.on for switch in self._switches):
             return
         self.examples += len(value) if value.dim() > 1 else 1
         if self._statistic == "activations":

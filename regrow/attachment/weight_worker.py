@@ -10,11 +10,9 @@ from torch.optim import Optimizer
 
 from regrow.attachment.layers import layers_from_output
 from regrow.attachment.service import Request
-from regrow.methods.weight_method import Moment, Weight, WeightMethod
+from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
 from regrow.units.graph import UnitGraph
 from regrow.units.initial import draw_like_new
-
-_TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
 class WeightWorker:
@@ -48,14 +46,14 @@ class WeightWorker:
         self._known: dict[str, Weight] = {}
         self._changes_told = 0
         if not method.needs_units:
-            self._weights()  # what is remembered of them is remembered now
+            method.check(self._weights())  # and what is remembered of them is remembered now
 
     def use(self, graph: UnitGraph) -> None:
         """Take note of the units, once they are known."""
         if self.method.needs_units:
             self._graph = graph
             self._known.clear()
-            self._weights()
+            self.method.check(self._weights())
 
     def before_step(self, step: int) -> None:
         """Act before an optimizer step."""
@@ -141,15 +139,30 @@ class WeightWorker:
     def _describe(self, name: str, parameter: nn.Parameter) -> Weight:
         owner = self._model.get_submodule(name.rpartition(".")[0])
         layers = {} if self._graph is None else layers_from_output(self._graph)
+        beside = [other for other in owner.parameters(recurse=False) if other.dim() > 1]
+        matrix = parameter if parameter.dim() > 1 else beside[0] if beside else None
         weight = Weight(
             name,
             parameter,
             learning_rate=0.0,
             draw=partial(draw_like_new, self._model, name),
-            is_matrix=parameter.dim() > 1 and not isinstance(owner, _TABLES),
-            is_output=layers.get(name) == 0,
+            forget=partial(self._forget, parameter),
+            role=_role(owner, parameter),
+            fan_in=None if matrix is None else nn.init._calculate_fan_in_and_fan_out(matrix)[0],
+            is_tied=sum(other is parameter for _, other in self._model.named_parameters(remove_duplicate=False)) > 1,
             layer=layers.get(name),
         )
         with torch.no_grad():
             weight.state = self.method.initial_state(weight)
         return weight
+
+    def _forget(self, parameter: nn.Parameter) -> None:
+        for value in {} if self._optimizer is None else self._optimizer.state.get(parameter, {}).values():
+            if isinstance(value, Tensor) and value.dim():
+                value.zero_()
+
+
+def _role(owner: nn.Module, parameter: nn.Parameter) -> Role:
+    if parameter.dim() > 1:
+        return "table" if isinstance(owner, nn.Embedding | nn.EmbeddingBag) else "matrix"
+    return "gain" if bool((parameter == 1).all()) else "bias"

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from regrow.methods.method import check_amount, check_count
+from regrow.methods.method import check_amount, check_count, check_share
 from regrow.methods.weight_method import Moment, WeightMethod
 
 
@@ -23,6 +24,8 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
         period: act at every n-th step only, with shrinkage and noise variance of n steps at once. Noise costs
             a draw for every weight, which for small networks exceeds the cost of the step itself.
     """
+
+    reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020; Dohare et al., Nature 2024"
 
     weight_decay: float = 1e-4
     noise_std: float = 1e-5
@@ -45,3 +48,40 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
                 # Drawn on the host, so that the numbers do not depend on the device.
                 noise = torch.randn(value.shape, generator=moment.generator, dtype=torch.float32)
                 value.add_(noise.to(value), alpha=self.noise_std * math.sqrt(self.period))
+
+
+@dataclass(frozen=True)
+class ShrinkAndPerturbAtTaskChange(WeightMethod, name="shrink-and-perturb-at-task-change"):
+    r"""Shrinks and perturbs every weight once, at a task change, as Ash & Adams 2020 did.
+
+    $\theta \leftarrow \lambda\theta + \sigma\varepsilon$, or, towards a fresh network, $\theta \leftarrow
+    \lambda\theta + (1-\lambda)\varphi$, where φ is drawn from the law that each layer starts with.
+
+    Args:
+        shrink: λ in [0, 1]; 1 with no noise for none of it. Published .8 (FIRE, Hare & Tortoise) and .5.
+        noise_std: σ ≥ 0. Published .01.
+        toward_fresh: add a share of a fresh network in the place of noise.
+    """
+
+    reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020"
+
+    shrink: float = 0.8
+    noise_std: float = 0.01
+    toward_fresh: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        check_share(self, "shrink")
+        check_amount(self, "noise_std")
+
+    def task_changed(self, moment: Moment) -> None:
+        """Shrink and perturb."""
+        for weight in moment.weights:
+            value = weight.parameter
+            if self.toward_fresh:
+                value.lerp_(weight.draw(moment.generator).to(value), 1 - self.shrink)
+                continue
+            value.mul_(self.shrink)
+            if self.noise_std:
+                noise = torch.randn(value.shape, generator=moment.generator, dtype=torch.float32)
+                value.add_(noise.to(value), alpha=self.noise_std)

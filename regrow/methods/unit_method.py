@@ -65,6 +65,14 @@ class Choice:
     share: Tensor | None = None
 
 
+def lowest(score: Tensor, threshold: float, largest_share: float) -> Tensor:
+    """Units with a score of at most a threshold, lowest first, no more than a share of all; int64 of shape (n,). A
+    score that is not finite is no reason to choose a unit.
+    """
+    order = score.argsort(stable=True)[: int(largest_share * len(score))]
+    return order[(score[order] <= threshold) & score[order].isfinite()]
+
+
 @dataclass(frozen=True)
 class UnitMethod(Method, ABC):
     """Replaces units. Use `QuotaMethod` or `PeriodicMethod`.

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Generator, Tensor
 
 from regrow.methods.method import Method
+
+Role = Literal["matrix", "table", "gain", "bias"]
 
 
 @dataclass(eq=False)
@@ -18,9 +20,13 @@ class Weight:
         parameter: the live parameter.
         learning_rate: step size of its parameter group at the moment.
         draw: new values of its shape from the law that its layer starts with, drawn on the host.
-        is_matrix: it multiplies activations: a weight of a linear layer or a convolution, and no bias, gain or table.
-        is_output: it makes what the network returns. Known only to methods that set `needs_units`.
-        layer: number of its layer counted from the output, which is 0; None if that is not known.
+        forget: clears what the optimizer remembers of it, but for scalars such as the number of steps.
+        role: "matrix": it multiplies activations, as the weight of a linear layer or convolution does; "table": its
+            rows are looked up; "gain": it has one dimension and starts as ones; "bias": any other of one dimension.
+        fan_in: number of inputs of one output of its layer; None where no matrix stands beside it.
+        is_tied: the model has it in several places.
+        layer: number of its layer counted from the output, which is 0; None if that is not known, as for methods that
+            do not set `needs_units`.
         state: what the method remembers of it, by name; saved with the optimizer.
     """
 
@@ -28,8 +34,10 @@ class Weight:
     parameter: Tensor
     learning_rate: float
     draw: Callable[[Generator], Tensor]
-    is_matrix: bool
-    is_output: bool = False
+    forget: Callable[[], None]
+    role: Role
+    fan_in: int | None = None
+    is_tied: bool = False
     layer: int | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
 
@@ -83,6 +91,9 @@ class WeightMethod(Method):
     def acts_at_task_changes(self) -> bool:
         """Whether it must be told of task changes."""
         return type(self).task_changed is not WeightMethod.task_changed
+
+    def check(self, weights: Sequence[Weight]) -> None:
+        """Raise `ConfigError` if it cannot work on these."""
 
     def initial_state(self, weight: Weight) -> dict[str, Tensor]:
         """What to remember of one parameter, from its values at attach."""

@@ -1,0 +1,63 @@
+"""DASH: at a task change, weights shrink by how little they agree with what the new data want."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from regrow.errors import ConfigError
+from regrow.methods.method import check_share
+from regrow.methods.weight_method import Moment, Weight, WeightMethod
+
+
+@dataclass(frozen=True)
+class DASH(WeightMethod, name="dash"):
+    r"""At a task change each row of weights is multiplied with $\mathrm{clamp}(\cos(G, w),\,\lambda,\,1)$.
+
+    $G \leftarrow (1-\alpha)\,G - \alpha\nabla L$ over the batches of the new data, which `task_changed(losses)` gets. A
+    convolution's rows are its kernels, one for each pair of output and input; a bias is one row.
+
+    Args:
+        momentum: α in [0, 1]. Published .1 or .3.
+        least: λ in [0, 1], below which nothing shrinks; 1 for no shrinking. Tuned .05 to .3 in the code of FIRE.
+    """
+
+    reference: ClassVar[str] = "Shin et al., NeurIPS 2024"
+
+    momentum: float = 0.3
+    least: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        check_share(self, "momentum")
+        check_share(self, "least")
+
+    def task_changed(self, moment: Moment) -> None:
+        """Shrink."""
+        if self.least == 1:
+            return
+        if moment.losses is None:
+            raise ConfigError(
+                "DASH looks at the gradients of the new data: give task_changed() their losses, one per batch, as in "
+                "plastic.task_changed(loss(model(x), y) for x, y in loader)."
+            )
+        wanted = self._wanted(moment.weights, moment.losses)
+        for weight, direction in zip(moment.weights, wanted, strict=True):
+            dims = 2 if weight.parameter.dim() > 2 else weight.parameter.dim() - 1
+            rows, like = weight.parameter.flatten(dims), direction.flatten(dims)
+            agreement = functional.cosine_similarity(rows, like, dim=-1).clamp(self.least, 1.0)
+            weight.parameter.copy_((rows * agreement[..., None]).view_as(weight.parameter))
+
+    def _wanted(self, weights: Sequence[Weight], losses: Iterable[Tensor]) -> list[Tensor]:
+        parameters = [weight.parameter for weight in weights]
+        wanted = [torch.zeros_like(parameter) for parameter in parameters]
+        with torch.enable_grad():
+            for loss in losses:
+                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+                for running, gradient in zip(wanted, gradients, strict=True):
+                    if gradient is not None:
+                        running.lerp_(-gradient, self.momentum)
+        return wanted

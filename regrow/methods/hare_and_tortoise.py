@@ -1,0 +1,45 @@
+"""Hare and Tortoise: a fast network that learns, and a slow one that it falls back to."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from regrow.methods.method import check_count, check_share
+from regrow.methods.weight_method import Moment, Weight, WeightMethod
+
+
+@dataclass(frozen=True)
+class HareAndTortoise(WeightMethod, name="hare-and-tortoise"):
+    r"""Each step $\theta_{slow} \leftarrow m\,\theta_{slow} + (1-m)\,\theta$; every `period` steps $\theta \leftarrow
+    \theta_{slow}$.
+
+    The optimizer's state stays. The slow weights are what is to be evaluated: `with plastic.evaluation_weights(): ...`.
+    As in the authors' code (dojeon-ai/Hare-Tortoise), but for buffers such as running statistics, which stay here.
+
+    Args:
+        momentum: m in [0, 1]. Published .999.
+        period: in optimizer steps; 0 for never. Published: 10 epochs.
+    """
+
+    reference: ClassVar[str] = "Lee et al., ICML 2024"
+    evaluated: ClassVar[str | None] = "slow"
+
+    momentum: float = 0.999
+    period: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        check_share(self, "momentum")
+        check_count(self, "period")
+
+    def initial_state(self, weight: Weight) -> dict[str, Tensor]:
+        """The slow copy."""
+        return {"slow": weight.parameter.detach().clone()}
+
+    def after_step(self, moment: Moment) -> None:
+        """Let the slow copy follow, and fall back to it if this is a step to do so."""
+        for weight in moment.weights:
+            weight.state["slow"].lerp_(weight.parameter, 1 - self.momentum)
+            if self.period and moment.step % self.period == 0:
+                weight.parameter.copy_(weight.state["slow"])

@@ -1,0 +1,38 @@
+"""L2 regularization towards the initial weights."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from regrow.methods.method import check_amount
+from regrow.methods.weight_method import Moment, Weight, WeightMethod
+
+
+@dataclass(frozen=True)
+class L2Init(WeightMethod, name="l2-init"):
+    r"""Adds $\lambda\lVert\theta-\theta_0\rVert^2$ to the loss: $g \leftarrow g + 2\lambda(\theta-\theta_0)$.
+
+    θ0 are the weights at attach, which the paper finds better than a fresh draw or the L1 norm.
+
+    Args:
+        strength: λ ≥ 0. Published 1e-2 to 1e-5; .01 with PPO.
+    """
+
+    reference: ClassVar[str] = "Kumar et al., CoLLAs 2025"
+
+    strength: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        check_amount(self, "strength")
+
+    def initial_state(self, weight: Weight) -> dict[str, Tensor]:
+        """The initial weights."""
+        return {"initial": weight.parameter.detach().clone()}
+
+    def before_step(self, moment: Moment) -> None:
+        """Add the penalty's gradient; parameters without a gradient are left alone."""
+        for weight in moment.weights if self.strength else ():
+            if weight.parameter.grad is not None:
+                weight.parameter.grad.add_(weight.parameter - weight.state["initial"], alpha=2 * self.strength)

@@ -1,0 +1,76 @@
+"""Resets: layers, or all of the network, begin anew."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from regrow.methods.method import check_count
+from regrow.methods.weight_method import Moment, Weight, WeightMethod
+
+
+def begin_anew(weight: Weight, moment: Moment) -> None:
+    """Draw a parameter from its first law and clear what the optimizer remembers of it."""
+    weight.parameter.copy_(weight.draw(moment.generator).to(weight.parameter))
+    weight.forget()
+
+
+@dataclass(frozen=True)
+class HardReset(WeightMethod, name="hard-reset"):
+    """The last layers begin anew, at every task change, and every `period` steps if that is not 0.
+
+    Layers are counted from the output along the network's units; biases and the affine entries of norms count with the
+    layer whose units they belong to.
+
+    Args:
+        layers: how many, from the output; 0 for none. Published: the last one to three.
+        period: in optimizer steps; 0 for task changes only. Published: 2e5 environment steps (SAC).
+    """
+
+    reference: ClassVar[str] = "Nikishin et al., ICML 2022"
+    needs_units: ClassVar[bool] = True
+
+    layers: int = 1
+    period: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        check_count(self, "layers")
+        check_count(self, "period")
+
+    def after_step(self, moment: Moment) -> None:
+        """Reset, if this is a step to do so."""
+        if self.period and moment.step % self.period == 0:
+            self.task_changed(moment)
+
+    def task_changed(self, moment: Moment) -> None:
+        """Reset."""
+        for weight in moment.weights:
+            if weight.layer is not None and weight.layer < self.layers:
+                begin_anew(weight, moment)
+
+
+@dataclass(frozen=True)
+class FullReset(WeightMethod, name="full-reset"):
+    """All of the network begins anew at every task change: a fresh network for each task, the oracle of every table.
+
+    Running means and variances go back to 0 and 1.
+
+    Args:
+        strength: 1 for the method, 0 for none.
+    """
+
+    reference: ClassVar[str] = "the baseline of all"
+
+    strength: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        check_count(self, "strength")
+
+    def task_changed(self, moment: Moment) -> None:
+        """Reset."""
+        for weight in moment.weights if self.strength else ():
+            begin_anew(weight, moment)
+        for name, buffer in moment.buffers.items() if self.strength else ():
+            kind = name.rpartition(".")[2]
+            if kind in ("running_mean", "running_var", "num_batches_tracked"):
+                buffer.fill_(1 if kind == "running_var" else 0)

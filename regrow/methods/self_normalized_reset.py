@@ -1,0 +1,113 @@
+"""Self-normalized resets: a unit is re-drawn when it has been silent for longer than is usual for it."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from regrow.errors import ConfigError
+from regrow.methods.method import check_count, check_share
+from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic
+
+
+@dataclass(frozen=True)
+class SelfNormalizedReset(PeriodicMethod, name="snr"):
+    r"""Re-draws unit i when $P(A_i \ge a_i) \le \eta$, where $a_i$ is the number of examples since it last fired.
+
+    A unit fires if it is positive anywhere in the batch (and map). The law of its gaps $A_i$ is estimated from its own
+    history: every `update_period` steps its threshold becomes the $(1-\eta)$ percentile of the gaps since the last
+    update if that is smaller than the present one, else twice the present one, at least one batch and at most
+    `largest_gap`. Rule as in the authors' code (ajozefiak/SelfNormalizedResets); η and `largest_gap` second-hand.
+
+    Here: gaps are counted in steps of `resolution` examples; a unit with no gap on record, because it always fires,
+        keeps
+    its threshold (in the code it gets the lowest, so that one silent batch resets it); units are looked at every
+    `period` steps, since a look needs the data; a unit that is re-drawn starts with the largest threshold again.
+
+    Args:
+        rejection_share: η in [0, 1]. Published .08.
+        largest_gap: τ_max in examples, with which every unit starts. Published 20,000.
+        update_period: steps between two updates of the thresholds. Published: 16 tasks.
+        resolution: examples per bin of the history.
+    """
+
+    reference: ClassVar[str] = "Farias & Jozefiak, ICLR 2025"
+    over_ranks: ClassVar[dict[str, Literal["mean", "min", "max"]]] = {
+        "silent": "min",
+        "threshold": "max",
+        "since": "max",
+    }
+
+    period: int = 16
+    rejection_share: float = 0.08
+    largest_gap: int = 20_000
+    update_period: int = 1000
+    resolution: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        super().__post_init__()
+        check_share(self, "rejection_share")
+        for setting in ("largest_gap", "update_period", "resolution"):
+            check_count(self, setting, least=1)
+        if self.resolution > self.largest_gap:
+            raise ConfigError(
+                f"SelfNormalizedReset.resolution must be at most largest_gap, {self.largest_gap}, but is "
+                f"{self.resolution}."
+            )
+
+    @property
+    def needs(self) -> Statistic:
+        """Whether units fired."""
+        return "fired"
+
+    def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
+        """Examples since a unit fired, steps since its threshold was set, the threshold (0 for the largest), and how
+        often it was silent for how long.
+        """
+        bins = -(-self.largest_gap // self.resolution) + 1
+        names = ("silent", "since", "threshold", "batch")
+        return {**{name: torch.zeros(size) for name in names}, "gaps": torch.zeros(bins, size)}
+
+    def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:
+        """Count silence, and note how long it lasted where it ends."""
+        fired, silent, gaps = readings.fired(), state["silent"], state["gaps"]
+        # On a grid, so that nothing has to be fetched from the device.
+        place = (silent / self.resolution).ceil().clamp(max=len(gaps) - 1).long()
+        gaps.scatter_add_(0, place[None], (fired & (silent > 0)).float()[None])
+        silent.add_(readings.examples()).masked_fill_(fired, 0.0)
+        state["since"].add_(1)
+        state["batch"].fill_(readings.examples())
+
+    def choose(
+        self, readings: Readings, state: dict[str, Tensor], age: Tensor, due: int, generator: Generator
+    ) -> Choice:
+        """Those that have been silent for as long as their threshold."""
+        self._update(state)
+        return Choice(
+            (state["silent"] >= self.threshold(state)).nonzero().flatten() if self.rejection_share else _NOBODY
+        )
+
+    def threshold(self, state: dict[str, Tensor]) -> Tensor:
+        """The threshold of each unit, in examples."""
+        return torch.where(state["threshold"] > 0, state["threshold"], float(self.largest_gap))
+
+    def utility_now(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor:
+        """What is left of a unit's threshold, as a share of it."""
+        return 1 - state["silent"] / self.threshold(state)
+
+    def _update(self, state: dict[str, Tensor]) -> None:
+        present, gaps = self.threshold(state), state["gaps"]
+        count = gaps.sum(dim=0)
+        reached = gaps.cumsum(dim=0) >= (1 - self.rejection_share) * count
+        percentile = reached.float().argmax(dim=0) * float(self.resolution)
+        new = torch.where(percentile < present, percentile, 2 * present)
+        new = torch.maximum(new, state["batch"]).clamp(max=float(self.largest_gap))
+        due = state["since"] >= self.update_period
+        state["threshold"].copy_(torch.where(due & (count > 0), new, present))
+        gaps.masked_fill_(due, 0.0)
+        state["since"].masked_fill_(due, 0.0)
+
+
+_NOBODY = torch.empty(0, dtype=torch.int64)

@@ -1,0 +1,38 @@
+"""Weight clipping: no weight leaves the range that it could have started in."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from regrow.methods.method import check_amount
+from regrow.methods.weight_method import Moment, WeightMethod
+
+
+@dataclass(frozen=True)
+class WeightClipping(WeightMethod, name="weight-clipping"):
+    r"""After each step $w \leftarrow \mathrm{clamp}(w, -\kappa b, \kappa b)$ with $b = 1/\sqrt{\text{fan-in}}$.
+
+    b is the bound of torch's uniform initial law for linear layers and convolutions; biases have that of their layer.
+    Gains, tables and what has no layer are left alone.
+
+    Args:
+        bound: κ > 0. Published 1 (README of the authors' code); searched from 1 to 5. 0 turns it off.
+        skip_output: leave the output layer as it is, an option of the paper.
+    """
+
+    reference: ClassVar[str] = "Elsayed et al., RLC 2024"
+    needs_units: ClassVar[bool] = True
+
+    bound: float = 1.0
+    skip_output: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        check_amount(self, "bound")
+
+    def after_step(self, moment: Moment) -> None:
+        """Clip."""
+        for weight in moment.weights if self.bound else ():
+            if weight.role in ("matrix", "bias") and weight.fan_in and not (self.skip_output and weight.layer == 0):
+                bound = self.bound / math.sqrt(weight.fan_in)
+                weight.parameter.clamp_(-bound, bound)
