@@ -60,14 +60,16 @@ class Attachment:
         self._generators = [seeded_generator(seed, index) for index in range(len(methods))]
         self._unit_workers: dict[int, UnitWorker] = {}
         self._weight_workers = {
-            index: WeightWorker(method, model, optimizer, request, self._generators[index], list)
+            index: WeightWorker(method, model, optimizer, request, self._generators[index], self._switch)
             for index, method in enumerate(methods)
             if isinstance(method, WeightMethod)
         }
         self._tasks = 0
         self._told_to_tell = False
         self._pending: dict[str, Tensor] | None = None
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[Callable[[], None]] = [
+            worker.features.handle.remove for worker in self._weight_workers.values() if worker.features
+        ]
         self._attached = True
         self._taps_proven = False
         if optimizer is not None:

@@ -8,6 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from regrow.attachment.features import Features
+from regrow.attachment.hooks import Switch
 from regrow.attachment.layers import layers_from_output
 from regrow.attachment.service import Request
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
@@ -24,7 +26,7 @@ class WeightWorker:
         optimizer: it edits the parameters that this holds; None for all.
         request: which of them are wanted.
         generator: source of all its draws.
-        features: what `Moment.features` is.
+        switch: whether forwards count.
     """
 
     def __init__(
@@ -34,14 +36,15 @@ class WeightWorker:
         optimizer: Optimizer | None,
         request: Request,
         generator: Generator,
-        features: Callable[[], list[Tensor]],
+        switch: Switch,
     ) -> None:
         self.method = method
         self.generator = generator
         self._model = model
         self._optimizer = optimizer
         self._request = request
-        self._features = features
+        wanted = method.feature_examples
+        self.features = Features(model, wanted, switch) if wanted else None
         self._graph: UnitGraph | None = None
         self._known: dict[str, Weight] = {}
         self._changes_told = 0
@@ -50,6 +53,8 @@ class WeightWorker:
 
     def use(self, graph: UnitGraph) -> None:
         """Take note of the units, once they are known."""
+        if self.features is not None:
+            self.features.use(graph)
         if self.method.needs_units:
             self._graph = graph
             self._known.clear()
@@ -77,7 +82,7 @@ class WeightWorker:
         if getattr(act, "__func__", act) is nothing:
             return
         buffers = dict(self._model.named_buffers())
-        moment = Moment(step, self._weights(), self.generator, buffers, self._features, losses)
+        moment = Moment(step, self._weights(), self.generator, buffers, self.features or list, losses)
         with torch.no_grad():
             act(moment)
 

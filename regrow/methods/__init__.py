@@ -7,6 +7,7 @@ from regrow.methods.dash import DASH as DASH
 from regrow.methods.fire import FIRE as FIRE
 from regrow.methods.hare_and_tortoise import HareAndTortoise as HareAndTortoise
 from regrow.methods.l2 import L2 as L2
+from regrow.methods.l2_er import L2ER as L2ER
 from regrow.methods.l2_init import L2Init as L2Init
 from regrow.methods.method import Method as Method
 from regrow.methods.method import method_named as method_named

@@ -52,7 +52,7 @@ class Moment:
         generator: source of all its draws, on the host.
         buffers: the model's buffers by name, such as running statistics.
         features: runs the model on its last inputs and returns the activations of each group of units, of shape
-            (observations, units), with autograd. Only for methods that set `needs_features`.
+            (observations, units), with autograd. Only for methods with `feature_examples`.
         losses: at a task change, losses of the new data under the present weights, one per batch, with autograd, as
             the user gave them; None if they were not given.
     """
@@ -72,13 +72,11 @@ class WeightMethod(Method):
 
     Attributes:
         needs_units: it asks which layer is the output, or how far a layer is from it.
-        needs_features: it asks for activations, so the last inputs are kept.
         evaluated: entry of each weight's state with which the network is to be evaluated, see
             `Attachment.evaluation_weights`; None for the weights themselves.
     """
 
     needs_units: ClassVar[bool] = False
-    needs_features: ClassVar[bool] = False
     evaluated: ClassVar[str | None] = None
 
     @property
@@ -91,6 +89,11 @@ class WeightMethod(Method):
     def acts_at_task_changes(self) -> bool:
         """Whether it must be told of task changes."""
         return type(self).task_changed is not WeightMethod.task_changed
+
+    @property
+    def feature_examples(self) -> int:
+        """How many of the last inputs to keep for `Moment.features`."""
+        return 0
 
     def check(self, weights: Sequence[Weight]) -> None:
         """Raise `ConfigError` if it cannot work on these."""

@@ -57,10 +57,14 @@ class TapHook(ModuleHook):
     Args:
         model: the model that the tap's module name is relative to.
         tap: where to read.
-        receive: called with the module and the value, without autograd.
+        receive: called with the module and the value.
+        detached: hand it on without autograd.
     """
 
-    def __init__(self, model: nn.Module, tap: Tap, receive: Callable[[nn.Module, Tensor], None]) -> None:
+    def __init__(
+        self, model: nn.Module, tap: Tap, receive: Callable[[nn.Module, Tensor], None], detached: bool = True
+    ) -> None:
+        self._detached = detached
         self._tap = tap
         self._receive = receive
         module = model.get_submodule(tap.module)
@@ -80,7 +84,7 @@ class TapHook(ModuleHook):
             value = third[position] if isinstance(position, str) else args[position]
         else:
             value = third if isinstance(third, Tensor) else third[position]
-        self._receive(module, value.detach())
+        self._receive(module, value.detach() if self._detached else value)
 
 
 def per_position(tap: Tap, value: Tensor) -> Tensor:

@@ -1,0 +1,89 @@
+"""Activations with autograd, for methods that change weights by what the features are like."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from regrow.attachment.hooks import Switch
+from regrow.errors import StateError
+from regrow.units.example import untouched
+from regrow.units.graph import Tap, UnitGraph
+from regrow.units.taps import ModuleHook, TapHook, is_training, per_unit
+
+
+class Features:
+    """Keeps the last inputs of a model, and runs it on them again.
+
+    Args:
+        model: the model.
+        examples: how many inputs to keep at least, counted by the first dimension of the first tensor.
+        switch: keep only while it is on.
+    """
+
+    def __init__(self, model: nn.Module, examples: int, switch: Switch) -> None:
+        self._model = model
+        self._examples = examples
+        self._kept: deque[tuple[int, tuple[Any, ...], dict[str, Any]]] = deque()
+        self._taps: list[Tap] = []
+        self.handle = model.register_forward_pre_hook(_Keeper(self._keep, switch), with_kwargs=True)
+
+    def use(self, graph: UnitGraph) -> None:
+        """Take note of where activations can be read: of every hidden group that a module sees."""
+        hidden = [group for group in graph if group.status in ("free", "shared", "coupled")]
+        taps = [next((part.tap for part in group.having("outgoing") if part.tap), None) for group in hidden]
+        self._taps = [tap for tap in taps if tap is not None]
+
+    def __call__(self) -> list[Tensor]:
+        """Activations of each group for the inputs that are kept, of shape (observations, units), with autograd.
+
+        Nothing about the model changes.
+
+        Raises:
+            StateError: no training forward has been seen.
+        """
+        if not self._kept:
+            raise StateError("Features were asked for before any training forward of the model. Run the model itself.")
+        seen: list[list[Tensor]] = [[] for _ in self._taps]
+        hooks = [
+            TapHook(self._model, tap, _appender(found), detached=False)
+            for tap, found in zip(self._taps, seen, strict=True)
+        ]
+        try:
+            with untouched(self._model), torch.enable_grad():
+                for _, args, kwargs in self._kept:
+                    self._model(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.handle.remove()
+        return [
+            torch.cat([per_unit(tap, value) for value in found])
+            for tap, found in zip(self._taps, seen, strict=True)
+            if found
+        ]
+
+    def _keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        sizes: list[int] = []
+        tree_map_only(Tensor, lambda tensor: sizes.append(len(tensor) if tensor.dim() else 1), (args, kwargs))
+        args, kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs))
+        self._kept.append((sizes[0] if sizes else 1, args, kwargs))
+        while sum(size for size, _, _ in self._kept) - self._kept[0][0] >= self._examples:
+            self._kept.popleft()
+
+
+class _Keeper(ModuleHook):
+    def __init__(self, keep: Callable[[tuple[Any, ...], dict[str, Any]], None], switch: Switch) -> None:
+        self._keep = keep
+        self._switch = switch
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook."""
+        if self._switch.on and is_training(module):
+            self._keep(args, kwargs)
+
+
+def _appender(found: list[Tensor]) -> Callable[[nn.Module, Tensor], None]:
+    return lambda module, value: found.append(value)
