@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils._pytree import tree_map_only
 
 from regrow.attachment.hooks import Switch
@@ -55,7 +56,9 @@ class Features:
         try:
             with untouched(self._model), torch.enable_grad():
                 for _, args, kwargs in self._kept:
-                    self._model(*args, **kwargs)
+                    # Buffers of its own for every forward: autograd holds on to those that a norm has written.
+                    buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+                    functional_call(self._model, buffers, args, kwargs)
         finally:
             for hook in hooks:
                 hook.handle.remove()
