@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.units.hand_written import Case, Net, Row
+from tests.units.hand_written import Case, Net, Row, weight
 
 STREAM = [
     ("1.self_attn", 16, "blocked", "1.self_attn.in_proj_weight", ""),
@@ -215,6 +215,36 @@ def recurrent(name: str, layers: int, ways: tuple[str, ...] = ("",), out: str = 
     return [*rows, ("out", 2, "output", "out.weight", "")]
 
 
+def switch(m: Net, x: Tensor) -> Tensor:
+    """One expert for each, in a stream with a norm."""
+    h = m.a(x)
+    order = (choice := m.gate(h).softmax(1).max(1).indices).argsort(stable=True)
+    ends = torch.bincount(choice, minlength=3).cumsum(0).int()
+    found = torch._grouped_mm(F.relu(torch._grouped_mm(h[order], m.up, ends)), m.down, ends)
+    return m.out(m.norm(h + found[order.argsort()]))
+
+
+def shifted_in_time(m: Net, x: Tensor) -> Tensor:
+    h = m.a(x)
+    before = F.pad(h, (0, 0, 1, -1))
+    return m.out(F.relu(m.b(h * m.mix + before * (1 - m.mix))))
+
+
+def filled_up(m: Net, x: Tensor) -> Tensor:
+    """Places that are no places hold -1, as where attention looks at windows."""
+    values = F.pad(m.v(x), (0, 0, 2, 2), value=-1.0)
+    return m.out(x.new_ones(5, 9).softmax(1) @ values)
+
+
+def states(m: Net, x: Tensor) -> Tensor:
+    """A linear recurrence whose rates are those of each unit, computed from a parameter."""
+    rates, state, found = -m.rates.exp(), torch.zeros(len(x), 6, 4), []
+    for u in m.a(x).unbind(1):
+        state = rates.exp() * state + u[..., None]
+        found.append(state.sum(-1))
+    return m.out(torch.stack(found, 1))
+
+
 SEQUENCES = [
     Case("transformer encoder layer", lambda: encoder(False), lambda: tokens(6), [
         ("0", 8, "coupled", "0.weight 1.self_attn.out_proj.weight 1.linear2.weight",
@@ -390,6 +420,38 @@ SEQUENCES = [
         ("gate", 3, "blocked", "gate.weight", ""),
         ("up", 12, "free", "up", "down"),
         ("down", 8, "free", "down", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("one expert for each, in a stream", lambda: Net(
+        switch, a=nn.Linear(5, 8), gate=nn.Linear(8, 3), up=nn.Parameter(torch.randn(3, 8, 4)),
+        down=nn.Parameter(torch.randn(3, 4, 8)), norm=nn.LayerNorm(8), out=nn.Linear(8, 2)),
+        lambda: torch.randn(16, 5), [
+        ("a", 8, "coupled", "a.weight down", "gate.weight up out.weight"),
+        ("gate", 3, "blocked", "gate.weight", ""),
+        ("up", 12, "free", "up", "down"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("units mixed with themselves one step before", lambda: Net(
+        shifted_in_time, a=nn.Linear(5, 6), mix=weight(6), b=nn.Linear(6, 7), out=nn.Linear(7, 2)), lambda: tokens(5), [
+        ("a", 6, "free", "a.weight", "b.weight"),
+        ("b", 7, "free", "b.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("places filled up with a number", lambda: Net(
+        filled_up, v=nn.Linear(6, 8), out=nn.Linear(8, 3)), lambda: tokens(6), [
+        ("v", 8, "free", "v.weight", "out.weight"),
+        ("out", 3, "output", "out.weight", ""),
+    ]),
+    Case("rates of each unit", lambda: Net(
+        states, a=nn.Linear(5, 6), rates=weight(6, 4), out=nn.Linear(6, 2)), lambda: tokens(5), [
+        ("a", 6, "free", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("queries that begin with a norm", lambda: Net(
+        lambda m: m.out(F.relu(m.a(m.norm(m.queries)))), queries=weight(4, 6), norm=nn.LayerNorm(6), a=nn.Linear(6, 7),
+        out=nn.Linear(7, 2)), lambda: (), [
+        ("queries", 6, "coupled", "queries", "a.weight"),
+        ("a", 7, "free", "a.weight", "out.weight"),
         ("out", 2, "output", "out.weight", ""),
     ]),
 ]  # fmt: skip

@@ -71,7 +71,7 @@ def _of_values(record: Record, call: Call, left: Tensor, right: Tensor, shape: t
     for plane, summed in ((left, 2), (right, 1)):
         if has_units(plane):
             met = meet(plane, [summed])
-            if bool(core(met.several).any()):
+            if len(met.left):
                 record.leak(
                     "product", f"{record.where} sums over units, with no parameter", units_in(plane), [call.out]
                 )
@@ -87,7 +87,7 @@ def experts(record: Record, call: Call) -> None:
     """Rows [tokens, k] sorted by expert, each block with a matrix of its own from [expert, k, n]."""
     value, weight, ends = call["self"], call["mat2"], call["offs"]
     if value.dim() != 2 or weight.dim() != 3 or call["bias"] is not None or not record.parameters(weight):
-        record.leak_operator(call)
+        record.leak_operator(call, "is no product of rows with matrices of one parameter")
         return
     if has_units(chosen := record.labels(ends)):
         record.leak("mix", f"{record.where} picks experts by them", units_in(chosen), call.outputs)
@@ -108,7 +108,7 @@ def bilinear(record: Record, call: Call) -> None:
     """Every pair of inputs has a weight: [batch, i], [out, i, j], [batch, j]."""
     values, weight = (call["i1"], call["i3"]), call["i2"]
     if not record.parameters(weight) or any(record.parameters(value) for value in values):
-        record.leak_operator(call)
+        record.leak_operator(call, "is no product of two values with one parameter")
         return
     planes = [record.labels(value) for value in values]
     for number, plane in enumerate(planes):

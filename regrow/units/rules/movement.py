@@ -39,7 +39,7 @@ def reshape(record: Record, call: Call) -> None:
     """The same elements in the same order under another shape."""
     source, shape = call["self"], call.out.shape
     if call.operator is torch.ops.aten.view.dtype:
-        record.leak_operator(call)
+        record.leak_operator(call, "reads the same memory as another type")
         return
     record.ignore(source)
     record.place(
@@ -86,8 +86,8 @@ def move(record: Record, call: Call) -> None:
         copied = any(out.untyped_storage()._cdata not in here for out in call.outputs)
         known = copied and any(record.owners(one) for one in moved)
         addresses = _replay(call, moved, [record.addresses(one) for one in moved], NONE) if known else None
-    except (RuntimeError, NotImplementedError, TypeError):
-        record.leak_operator(call)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        record.leak_operator(call, f"cannot be repeated on labels ({error})")
         return
     record.ignore(*moved)
     rest = [one for number, one in enumerate(moved) if number not in made]
@@ -161,7 +161,7 @@ def put(record: Record, call: Call) -> None:
     """Some elements replaced, others kept."""
     target, source = call["self"], call.get("values", call.get("src"))
     if call.get("accumulate"):
-        record.leak_operator(call)
+        record.leak_operator(call, "adds to elements in place")
         return
     labels = _replay(call, [target, source], [record.labels(target).clone(), record.labels(source)], NONE)
     record.write(call.out, compress(labels[0]))

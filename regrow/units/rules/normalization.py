@@ -72,5 +72,5 @@ def _affine(record: Record, call: Call, plane: Tensor) -> None:
         return
     for name, role, fresh in (("weight", "gain", 1.0), ("bias", "bias", 0.0)):
         tensor = call.get(name)
-        if tensor is not None and record.parameters(tensor):
+        if tensor is not None and (record.parameters(tensor) or record.altered(tensor)):
             claim_affine(record, tensor, role, plane, fresh)  # type: ignore[arg-type]

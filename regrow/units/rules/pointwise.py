@@ -1,15 +1,27 @@
 """Elementwise operators: what meets in one element becomes one unit."""
 
+import torch
 from torch import Tensor
 
 from regrow.units.call import Call
 from regrow.units.graph import Role
-from regrow.units.labels import NONE, align, compress, constant, core, has_units, meet, units_in, varying, without_zeros
+from regrow.units.labels import (
+    NONE,
+    ZERO,
+    align,
+    compress,
+    constant,
+    core,
+    has_units,
+    meet,
+    units_in,
+    varying,
+    without_zeros,
+)
 from regrow.units.record import Record
 from regrow.units.rules.registry import rule
 
 _ADDITIVE = ("add", "sub", "rsub")
-_MULTIPLICATIVE = ("mul",)
 _ZERO_AT_ZERO = (
     "mul",
     "neg",
@@ -36,9 +48,10 @@ def pointwise(record: Record, call: Call) -> None:
     if not any(record.knows(tensor) for tensor in call.inputs):
         return
     out = call.outputs[0]
-    values = [tensor for tensor in call.inputs if not record.parameters(tensor)]
-    weights = [tensor for tensor in call.inputs if record.parameters(tensor)]
-    plane = join(record, [record.labels(value).expand(out.shape) for value in values], out)
+    weights = [tensor for tensor in call.inputs if record.parameters(tensor) or record.altered(tensor)]
+    values = [tensor for tensor in call.inputs if not any(tensor is weight for weight in weights)]
+    repeated = [_repeated(value, out) for value in values]
+    plane = join(record, [record.labels(value).expand(out.shape) for value in values], out, repeated)
     name = call.name.removesuffix("_")
     if has_units(plane):
         if name in ("mul", "div", "sub", "rsub") and len(values) == 2:
@@ -46,11 +59,12 @@ def pointwise(record: Record, call: Call) -> None:
                 if not has_units(record.labels(statistic)):
                     record.normalise(value, statistic, units_in(plane))
         for weight in weights:
-            role = _role(name, call, weight)
-            if role is not None:
-                claim_affine(record, weight, role, plane, fresh=0.0 if role == "bias" else None)
-    elif len(weights) == 1 and (name in ("mul", "neg") or (name == "div" and call.args[0] is weights[0])):
-        _keep_scaled(record, call, weights[0])
+            role: Role = "bias" if name in _ADDITIVE and not record.altered(weight) else "gain"
+            claim_affine(record, weight, role, plane, fresh=0.0 if role == "bias" else None)
+    elif name in ("add", "sub") and len(weights) == 2 and not call.written and all(map(record.parameters, weights)):
+        record.write_sum(out, weights)
+    elif len(weights) == 1:
+        _keep(record, call, weights[0], [record.labels(value) for value in values])
     if weights or not _keeps_zero(name, call):
         plane = without_zeros(plane)
     for one in call.outputs:
@@ -63,38 +77,57 @@ def _keeps_zero(name: str, call: Call) -> bool:
     return name in _ZERO_AT_ZERO
 
 
-def _role(name: str, call: Call, weight: Tensor) -> Role | None:
-    if name in _ADDITIVE:
-        return "bias"
-    if name in _MULTIPLICATIVE or (name == "div" and call.args[1] is weight) or name == "_prelu_kernel":
-        return "gain"
-    return None
+def _keep(record: Record, call: Call, weight: Tensor, others: list[Tensor]) -> None:
+    """A parameter times constants, such as a pruning mask, is still that parameter, element by element. Any other
+    function of its elements can be a gain.
+    """
+    out, name = call.outputs[0], call.name
+    if len(call.outputs) > 1 or call.written or not out.is_floating_point():
+        return
+    scaled = name in ("mul", "neg") or (name == "div" and call.args[0] is weight)
+    same = name == "add" and len(others) == 1 and bool((core(others[0]) == ZERO).all())
+    altered = bool(record.altered(weight)) or out.shape != weight.shape or not (scaled or same)
+    record.leak_parameter(weight, f"is used as a value by {record.where}", [])  # if nothing comes of it
+    record.write_addresses(out, record.addresses(weight).expand(out.shape), altered)
 
 
-def _keep_scaled(record: Record, call: Call, weight: Tensor) -> None:
-    """A parameter times constants, such as a pruning mask, is still that parameter, element by element."""
-    if weight.shape == call.out.shape and not call.written:
-        record.ignore(weight)
-        record.write_addresses(call.out, record.addresses(weight))
-
-
-def join(record: Record, planes: list[Tensor], out: Tensor) -> Tensor:
+def join(record: Record, planes: list[Tensor], out: Tensor, repeated: list[list[int]] | None = None) -> Tensor:
     """Make one unit of those that meet in an element.
 
-    If units of one value lie along other dimensions than those of another, as values beside a gate for all of them,
-    each unit meets several. The result has the labels of the more numerous, and the others are a mix.
+    If one number meets several units of another value, as a gate for all of them does, the result has the labels of
+    the more numerous, and the others are a mix.
+
+    Args:
+        record: of the forward.
+        planes: labels of each value, of the result's shape.
+        out: the result.
+        repeated: for each plane the dimensions along which its value is the same number; by default all along which
+            its labels are the same.
     """
     if not planes:
         return constant(NONE, out.shape)
     planes = [compress(plane) for plane in planes]
-    along = varying(max(planes, key=lambda plane: len(units_in(plane))))
+    main = max(planes, key=lambda plane: len(units_in(plane)))
     for number, plane in enumerate(planes):
-        if has_units(plane) and varying(plane) != along:
+        if varying(plane) == varying(main) or not has_units(plane):
+            continue
+        same = [dim for dim in range(plane.dim()) if dim not in varying(plane)]
+        dims = same if repeated is None else repeated[number]
+        if len(meet(torch.where(core(plane) >= 0, core(main), NONE).expand(out.shape), dims).left):
             record.leak("mix", f"{record.where} combines each unit with several others", units_in(plane), [out])
             planes[number] = constant(NONE, out.shape)
     met = meet(align(planes, out.shape), [out.dim()])
     record.units.join(met.left, met.right)
     return record.units.find(compress(met.label[..., 0]))
+
+
+def _repeated(value: Tensor, out: Tensor) -> list[int]:
+    ahead = out.dim() - value.dim()
+    return [
+        dim
+        for dim in range(out.dim())
+        if dim < ahead or value.size(dim - ahead) != out.size(dim) or value.stride(dim - ahead) == 0
+    ]
 
 
 def claim_affine(record: Record, weight: Tensor, role: Role, plane: Tensor, fresh: float | None) -> None:

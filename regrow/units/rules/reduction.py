@@ -21,7 +21,7 @@ def reduce(record: Record, call: Call) -> None:
     """A value per position of the dimensions that stay."""
     source = call["self"]
     if isinstance(call.get("other"), Tensor):  # torch.max(a, b)
-        record.leak_operator(call)
+        record.leak_operator(call, "takes one of two values")
         return
     plane = record.labels(source)
     dims = _dims(call.get("dim"), plane.dim())
