@@ -115,7 +115,8 @@ class Shadow:
         addresses: which element of which parameter each element is a copy of.
         leaks: numbers of the leaks that have reached it.
         altered: whether it holds functions of parameters' elements, and not the elements themselves.
-        stands_for: the name of the parameter, if it is what a module computes in the place of one.
+        stands_for: name of the parameter, and type of its elements here, if it holds a whole one in the same order: a
+            copy, or what a module computes in its place.
     """
 
     storage: torch.UntypedStorage
@@ -124,7 +125,7 @@ class Shadow:
     addresses: Field = field(default_factory=lambda: Field(NONE))
     leaks: set[int] = field(default_factory=set)
     altered: bool = False
-    stands_for: str | None = None
+    stands_for: tuple[str, torch.dtype] | None = None
 
 
 @dataclass(frozen=True)
@@ -233,8 +234,8 @@ class Memory:
         shadow = self._shadows.get(tensor.untyped_storage()._cdata)
         if shadow is None or shadow.stands_for is None:
             return self.atlas.window(tensor)
-        same = tensor.dtype == self.atlas.tensors[shadow.stands_for].dtype
-        return Window(shadow.stands_for, geometry(tensor)) if same else None
+        name, dtype = shadow.stands_for
+        return Window(name, geometry(tensor)) if tensor.dtype == dtype else None
 
     def addresses(self, tensor: Tensor) -> Tensor:
         """For each element of a tensor the number of the parameter's element that it equals, else -1."""
@@ -283,8 +284,8 @@ class Memory:
     def note_stand_in(self, tensor: Tensor, name: str) -> None:
         """Declare that a new value is a parameter of the atlas, whose own memory it does not share."""
         parameter = self.atlas.tensors[name]
-        if geometry(tensor) == geometry(parameter) and tensor.dtype == parameter.dtype:
-            self._shadow(tensor).stands_for = name
+        if geometry(tensor) == (0, tuple(parameter.shape), tuple(parameter.stride())):
+            self._shadow(tensor).stands_for = name, tensor.dtype
         elif tensor.shape == parameter.shape:
             self.write_addresses(tensor, self.addresses(parameter))
 
@@ -303,7 +304,12 @@ class Memory:
 
     def note_copy(self, tensor: Tensor, source: Tensor) -> None:
         """Note that a new storage holds the very contents of another."""
-        self._shadow(tensor).value = self._shadow(source).value
+        shadow, window = self._shadow(tensor), self.window(source)
+        shadow.value = self._shadow(source).value
+        if window is not None and not self.alters(source) and geometry(tensor) == window.place:
+            parameter = self.atlas.tensors[window.name]
+            if window.place == (0, tuple(parameter.shape), tuple(parameter.stride())):
+                shadow.stands_for, shadow.addresses = (window.name, tensor.dtype), Field(NONE)
 
     def alters(self, tensor: Tensor) -> bool:
         """Whether a tensor holds functions of parameters' elements, and not the elements themselves."""

@@ -51,5 +51,31 @@ def test_views_of_parameters_are_recognised() -> None:
     assert (window.name, window.place) == ("first", (4, (4,), (1,)))
 
 
+def test_a_whole_copy_is_known_by_its_place_until_it_is_written() -> None:
+    first, second = torch.zeros(2), torch.zeros(3, 4)
+    known = memory(first=first, second=second)
+    cast, transposed = second.bfloat16(), second.T.contiguous()
+    known.note_copy(cast, second)
+    window = known.window(cast[1].unsqueeze(0))
+    assert window is not None
+    assert (window.name, window.place) == ("second", (4, (1, 4), (4, 1)))
+    assert known.owners(cast) == ["second"]
+    assert known.addresses(cast[:, 1]).tolist() == [3, 7, 11]
+    assert known.window(cast.view(torch.int16)) is None
+
+    known.note_copy(transposed, second.T)  # in another order
+    assert known.window(transposed) is None
+    known.note_write(cast)
+    assert known.owners(cast) == []
+
+
+def test_what_stands_for_a_parameter_has_its_elements() -> None:
+    known = memory(first=torch.zeros(2), computed=torch.empty(3, 4, device="meta"))
+    for result in (torch.zeros(3, 4), torch.zeros(4, 3).T):
+        known.note_stand_in(result, "computed")
+        assert known.owners(result) == ["computed"]
+        assert known.addresses(result[1]).tolist() == [6, 7, 8, 9]
+
+
 def test_a_geometry_counts_from_the_start_of_the_storage() -> None:
     assert geometry(torch.zeros(3, 4)[1:, 2]) == (6, (2,), (4,))
