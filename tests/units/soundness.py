@@ -35,7 +35,7 @@ def complaints(model: nn.Module, example: Tensor, tally: Counter[str], units_per
     owners = _Owners(probe, graph)
     for group in graph:
         tally[group.status] += 1
-        if group.status in ("free", "shared", "coupled") and probe.knows(group):
+        if group.status in ("free", "shared", "coupled", "unused") and probe.knows(group):
             for unit in range(min(group.size, units_per_group)):
                 found += _probed(probe, owners, group, unit, tally)
     return found

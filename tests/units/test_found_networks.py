@@ -10,7 +10,6 @@ from regrow.units.trace import find_units
 from regrow.units.verify import verify
 from tests.units.hand_written import Net, weight
 
-
 FOUND: dict[str, tuple[Callable[[], nn.Module], list[tuple[str, int, str]]]] = {
     "rows of a weight that is repeated": (
         lambda: Net(lambda m, x: m.out(x @ m.w.repeat(2, 1).T), w=weight(4, 5), out=nn.Linear(8, 2)),

@@ -69,9 +69,9 @@ class Choices:
         return options[place]
 
 
-def programs(family: str) -> strategies.SearchStrategy[Program]:
-    """Programs of one family, layers and activations more often than other steps."""
-    names = [name for name in kinds[family] for _ in range(_OFTEN.get(name, 1))]
+def programs(family: str, *only: str) -> strategies.SearchStrategy[Program]:
+    """Programs of one family, layers and activations more often than other steps, or of some kinds of steps only."""
+    names = list(only) or [name for name in kinds[family] for _ in range(_OFTEN.get(name, 1))]
     back = strategies.integers(0, 3)
     steps = strategies.builds(Step, strategies.sampled_from(names), back, back, strategies.integers(0, 719))
     return strategies.builds(
