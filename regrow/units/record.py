@@ -157,7 +157,8 @@ class Record:
         results = [*call.outputs, *call.written]
         if any(self._memory.owners(tensor) for tensor in call.inputs):
             self.evidence.read |= arriving
-        arriving = {self._turned.get(number, number) for number in arriving}
+        if self._turned:
+            arriving = {self._turned.get(number, number) for number in arriving}
         for tensor in call.inputs:
             if tensor.untyped_storage()._cdata not in self._handled and self._memory.owners(tensor):
                 arriving.add(self.leak_parameter(tensor, f"is used as a value by {self.where}", results))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch._C import DisableTorchFunction
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.jit._script import RecursiveScriptModule
 from torch.utils._python_dispatch import _disable_current_modes
@@ -101,7 +102,7 @@ class Watch:
     def _note(
         self, name: str, side: Literal["input", "output"], items: Sequence[tuple[int | str, Any]]
     ) -> list[Sighting]:
-        with _disable_current_modes():  # what is done here is not part of the forward
+        with _disable_current_modes(), DisableTorchFunction():  # what is done here is not part of the forward
             seen = [found for position, value in items if (found := self._sighting((name, side, position), value))]
         for found in seen:
             self._recent.setdefault(found.value, []).append(found)

@@ -169,6 +169,5 @@ class _Dispatch(TorchDispatchMode):
                 return result
         call = Call(func, tuple(args), kwargs)
         call.out = func(*args, **kwargs)
-        with torch._C.DisableTorchFunction():  # `Exits` need not look at what is done here
-            self._record.follow(call, rule)
+        self._record.follow(call, rule)
         return call.out
