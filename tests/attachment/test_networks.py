@@ -31,6 +31,7 @@ KINDS = (
     "densenet",
     "inverted residuals",
     "mlp-mixer",
+    "noisy layers",
     "ensemble by bmm",
     "crelu",
 )

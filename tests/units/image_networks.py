@@ -314,8 +314,8 @@ IMAGE_NETWORKS = [
     ]),
     Case("conv3d", lambda: nn.Sequential(
         nn.Conv3d(2, 4, 2), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2), nn.ConvTranspose3d(4, 5, 2),
-        nn.Dropout3d(0.2), nn.Upsample(scale_factor=2, mode="trilinear"), nn.Conv3d(5, 6, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
-        nn.Linear(6, 2)), lambda: torch.randn(3, 2, 5, 5, 5), [
+        nn.Dropout3d(0.2), nn.Upsample(scale_factor=2, mode="trilinear"), nn.Conv3d(5, 6, 3),
+        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 2)), lambda: torch.randn(3, 2, 5, 5, 5), [
         ("0", 4, "free", "0.weight", "4.weight"),
         ("4", 5, "free", "4.weight", "7.weight"),
         ("7", 6, "free", "7.weight", "10.weight"),

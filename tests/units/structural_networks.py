@@ -260,12 +260,12 @@ STRUCTURAL = [
         ("stacked.0_weight", 18, "free", "stacked.0_weight", "stacked.2_weight"),
         ("stacked.2_weight", 6, "output", "stacked.2_weight", ""),
     ]),
-    # While training, the weights are sums of parameters, which is not looked through.
+    # Mean and scale of the incoming weights make a unit together.
     Case("noisy layers", lambda: nn.Sequential(
         nn.Linear(5, 7), nn.ReLU(), NoisyLinear(7, 6), nn.ReLU(), NoisyLinear(6, 2)), vectors(5), [
-        ("0", 7, "blocked", "0.weight", "2.weight_mean"),
-        ("2", 6, "blocked", "2.weight_mean", "4.weight_mean"),
-        ("4", 2, "output", "4.weight_mean", ""),
+        ("0", 7, "free", "0.weight", "2.weight_mean 2.weight_scale"),
+        ("2.weight_mean", 6, "shared", "2.weight_mean 2.weight_scale", "4.weight_mean 4.weight_scale"),
+        ("4.weight_mean", 2, "output", "4.weight_mean 4.weight_scale", ""),
     ]),
     # What the small network makes are weights, which no weights read.
     Case("hypernetwork", lambda: Net(
