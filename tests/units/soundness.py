@@ -55,10 +55,16 @@ def _inconsistent(model: nn.Module, graph: UnitGraph) -> list[str]:
 
 
 class _Owners:
-    """Which unit has each element of each parameter in some role."""
+    """Which unit each element of each parameter makes, and which parameters belong to units at all.
+
+    Others, such as a product over places, may multiply many units alike and let them pass.
+    """
 
     def __init__(self, probe: Probe, graph: UnitGraph) -> None:
         self.makers = torch.full((probe.count,), -1)
+        self.claimed = torch.ones(probe.count, dtype=torch.bool)
+        for name in graph.unclaimed:
+            self.claimed[probe.start[name] :][: probe.original[name].numel()] = False
         self.number = {}
         for group in graph:
             for unit in range(group.size):
@@ -82,7 +88,7 @@ def _probed(probe: Probe, owners: _Owners, group: UnitGroup, unit: int, tally: C
                 return [f"{where} has an effect beside its outgoing slices"]
             for number, elements in moved.multiplied.items():
                 idle = idle[~torch.isin(idle, elements)]
-                missed = elements[~torch.isin(elements, own)]
+                missed = elements[~torch.isin(elements, own) & owners.claimed[elements]]
                 if len(missed) and probe.matters(training, number):
                     return [f"{where} is also multiplied by {probe.describe(missed)}"]
             for number, elements in moved.met.items():

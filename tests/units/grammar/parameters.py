@@ -161,12 +161,12 @@ def moved_weight(net: Network, width: int, choose: Choices) -> Run:
 @kind()
 def part_of_weight(net: Network, width: int, choose: Choices) -> Run:
     """Different parts of one parameter for two values, side by side or in a sum."""
-    weight = net.parameter(4, 2 * width)
+    weight = net.parameter(4, max(2 * width, 4))
     run = choose(
-        lambda x, y: x @ weight[:, :width].T + y @ weight[:, width:].T,
+        lambda x, y: x @ weight[:, :width].T + y @ weight[:, -width:].T,
         lambda x, y: torch.cat([x @ weight[:2, :width].T, y @ weight[2:, :width].T], -1),
-        lambda x, y: F.linear(x, weight[:, :width]) * F.linear(y, weight[:, width:]),
-        lambda x, y: F.linear(x, weight[:, ::2]),
+        lambda x, y: F.linear(x, weight[:, :width]) * F.linear(y, weight[:, -width:]),
+        lambda x, y: F.linear(x, weight[:, : 2 * width : 2]),
         lambda x, y: F.linear(F.linear(x, weight[:, :width]), weight[:, :4]),
     )
     return lambda x, y: net.back(run(net.last(x), net.last(y)))
