@@ -155,7 +155,7 @@ class Record:
                 self._count(self.leak_parameter(tensor, f"is written by {self.where}", []))
             self._memory.note_write(tensor)
         results = [*call.outputs, *call.written]
-        if any(self._memory.owners(tensor) for tensor in call.inputs):
+        if any(self._memory.owners(tensor) and not self._memory.alters(tensor) for tensor in call.inputs):
             self.evidence.read |= arriving
         if self._turned:
             arriving = {self._turned.get(number, number) for number in arriving}

@@ -47,6 +47,7 @@ class _Settling:
                     for plane in planes[1:]:
                         self._join(planes[0], plane, role)
         settled = {key: self._fold(key, planes) for key, planes in spread.items()}
+        self._take_for_incoming(settled)
         self._forbid_two_roles(settled)
         return {key: settled[key] for key in claims}
 
@@ -101,6 +102,14 @@ class _Settling:
             unknown = (one == UNUSED) | ((one == NONE) & (role in ("incoming", "outgoing")) & (other >= 0))
             result = compress(torch.where(unknown, other, one).expand(shape))
         return result
+
+    def _take_for_incoming(self, planes: dict[Key, Tensor]) -> None:
+        """What is the bias of a unit in one place and makes it in another, as biases of experts may, makes it."""
+        for name, role in planes:
+            if role == "bias" and (name, "incoming") in planes:
+                shape = planes[name, role].shape
+                bias, makes = torch.broadcast_tensors(*_cores(planes[name, role], planes[name, "incoming"]))
+                planes[name, role] = compress(torch.where(bias == makes, UNUSED, bias).expand(shape))
 
     def _forbid_two_roles(self, planes: dict[Key, Tensor]) -> None:
         """A weight may read one unit and make another. Anything else in two roles cannot be replaced."""

@@ -81,11 +81,12 @@ def test_writes_into_views_are_followed() -> None:
         (lambda m, x: F.linear(torch.relu(m.a(x)), m.a.weight.T), "a.weight also makes other units"),
         (lambda m, x: m.b(F.relu(m.a(x))) + m.a.weight.norm(), "a.weight is used as a value by linalg_vector_norm"),
         (lambda m, x: F.linear(F.relu(m.a(x)), m.b.weight.exp()), "with no parameter"),
+        (lambda m, x: F.linear(F.relu(m.a(x)), 1 + m.b.weight), "with no parameter"),
         (lambda m, x: m.b(F.relu(m.a(x))) + m.b(x.new_ones(6)), "b.weight also multiplies something else"),
         (lambda m, x: m.b(F.relu(m.a(x))) + m.b(x.new_zeros(6) + 1), "b.weight also multiplies something else"),
         (lambda m, x: m.b(F.relu(F.linear(x, m.a.weight.clamp_(-1, 1)))), "a.weight is written by clamp_"),
     ],
-    ids=["tied", "penalty", "exponential", "ones", "zeros plus one", "written"],
+    ids=["tied", "penalty", "exponential", "shifted", "ones", "zeros plus one", "written"],
 )
 def test_weights_with_a_second_use_block(forward: Callable[..., Tensor], reason: str) -> None:
     torch.manual_seed(0)

@@ -174,6 +174,7 @@ BY_HAND = {
         model.decoder.embed_tokens 16 blocked: model.decoder.embed_tokens model.decoder.embed_positions
             D.self_attn.out_proj D.encoder_attn.out_proj D.fc2 > D.self_attn.q_proj D.self_attn.k_proj
             D.self_attn.v_proj D.encoder_attn.q_proj D.fc1 model.decoder.embed_tokens
+        model.decoder.embed_tokens:2 1 output
         E.self_attn.q_proj 16 blocked
         E.self_attn.k_proj 16 blocked
         E.self_attn.v_proj 16 free > E.self_attn.out_proj
