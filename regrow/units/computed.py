@@ -67,51 +67,53 @@ def announced(
 
 def find_computed(model: nn.Module) -> dict[str, Computed]:
     """All tensors that parametrizations, or the older hooks of norms, compute in the place of parameters."""
+    named = {id(parameter): (name, parameter) for name, parameter in model.named_parameters()}
     found: dict[str, Computed] = {}
     with untouched(model):
         for path, module in model.named_modules():
-            for one in parametrizations(module, path).values():
-                try:
-                    value, reason = one.value(), one.why_fixed()
-                except Exception:  # the forward will raise it, and say what the model was called with
-                    continue
-                _add(found, model, one.name, one.computation, None, value, list(one.originals.values()), reason)
-            for hook in module._forward_pre_hooks.values():
-                if isinstance(hook, WeightNorm | SpectralNorm):
-                    name, kind = f"{path}.{hook.name}".removeprefix("."), type(hook).__name__
-                    reason = (
-                        f"{name} is computed by an old-style {kind} hook, through which single weights cannot be set: "
-                        f"use torch.nn.utils.parametrizations.{_NOW[type(hook)]} instead"
-                    )
-                    originals = [getattr(module, f"{hook.name}_{end}", None) for end in ("g", "v", "orig")]
-                    _add(found, model, name, module, hook.name, getattr(module, hook.name), originals, reason)
+            for name, call, attribute, value, parts, reason in (*_parametrized(module, path), *_hooked(module, path)):
+                originals = dict(named[id(part)] for part in parts if id(part) in named)
+                frozen = [original for original, parameter in originals.items() if not parameter.requires_grad]
+                trained = len(frozen) < len(originals)
+                if frozen and trained:
+                    reason = reason or f"{frozen[0]} does not require grad"
+                if originals:
+                    stand_in = torch.empty_like(value, device="meta").requires_grad_(trained)
+                    found[name] = Computed(name, call, attribute, stand_in, tuple(originals), reason)
+    users: dict[str, list[str]] = {}
+    for one in found.values():
+        for original in one.originals:
+            users.setdefault(original, []).append(one.name)
+    for original, names in users.items():
+        for name, other in zip(names, [*names[1:], names[0]], strict=True) if len(names) > 1 else ():
+            reason = found[name].reason or f"{original} also computes {other}"
+            found[name] = replace(found[name], reason=reason)
     return found
+
+
+# Name, the module whose call computes it, the attribute that keeps it, its value, what it is computed from, the reason.
+_Draft = tuple[str, nn.Module, str | None, Tensor, Iterable[Tensor | None], str | None]
+
+
+def _parametrized(module: nn.Module, path: str) -> Iterator[_Draft]:
+    for one in parametrizations(module, path).values():
+        try:
+            value, reason = one.value(), one.why_fixed()
+        except Exception:  # the forward will raise it, and say what the model was called with
+            continue
+        yield one.name, one.computation, None, value, one.originals.values(), reason
 
 
 _NOW = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
 
 
-def _add(
-    found: dict[str, Computed],
-    model: nn.Module,
-    name: str,
-    module: nn.Module,
-    attribute: str | None,
-    value: Tensor,
-    originals: Iterable[Tensor | None],
-    reason: str | None,
-) -> None:
-    known = {id(parameter): (name, parameter) for name, parameter in model.named_parameters()}
-    held = dict(known[id(original)] for original in originals if id(original) in known)
-    if not held:
-        return  # nothing that training changes
-    frozen = [original for original, parameter in held.items() if not parameter.requires_grad]
-    trained = len(frozen) < len(held)
-    if frozen and trained:
-        reason = reason or f"{frozen[0]} does not require grad"
-    for other in list(found.values()):
-        if shared := set(held) & set(other.originals):
-            reason = reason or f"{min(shared)} also computes {other.name}"
-            found[other.name] = replace(other, reason=other.reason or f"{min(shared)} also computes {name}")
-    stand_in = torch.empty_like(value, device="meta").requires_grad_(trained)
-    found[name] = Computed(name, module, attribute, stand_in, tuple(held), reason)
+def _hooked(module: nn.Module, path: str) -> Iterator[_Draft]:
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm | SpectralNorm):
+            name, kind = f"{path}.{hook.name}".removeprefix("."), type(hook)
+            reason = (
+                f"{name} is computed by an old-style {kind.__name__} hook, through which single weights cannot be set: "
+                f"use torch.nn.utils.parametrizations.{_NOW[kind]} instead"
+            )
+            parts = [getattr(module, f"{hook.name}_{end}", None) for end in ("g", "v", "orig")]
+            yield name, module, hook.name, getattr(module, hook.name), parts, reason

@@ -97,6 +97,19 @@ def residual() -> nn.Module:
     return Net(forward, **{name: normed(layer) for name, layer in parts.items()})
 
 
+def lstm() -> nn.Module:
+    layer = nn.LSTM(5, 6, batch_first=True)
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        normed(layer, name)
+    return Net(lambda m, x: m.out(m.lstm(x)[0]), lstm=layer, out=normed(nn.Linear(6, 2)))
+
+
+def attention() -> nn.Module:
+    layer = normed(nn.MultiheadAttention(8, 2, batch_first=True), "in_proj_weight")
+    normed(layer.out_proj)
+    return Net(lambda m, x: m.out(m.mix(x, x, x, need_weights=False)[0]), mix=layer, out=nn.Linear(8, 3))
+
+
 NETWORKS: list[tuple[str, Callable[[], nn.Module], Callable[[], Tensor], list[Row]]] = [
     ("norm of rows", dense, lambda: torch.randn(4, 5), DENSE),
     ("norm of columns", lambda: dense(1), lambda: torch.randn(4, 5), DENSE),
@@ -111,6 +124,16 @@ NETWORKS: list[tuple[str, Callable[[], nn.Module], Callable[[], Tensor], list[Ro
     ("recurrent", recurrent, lambda: torch.randn(4, 3, 5), [
         ("read", 6, "shared", "read.weight, keep.weight", "keep.weight, out.weight"),
         ("out", 2, "output", "out.weight", ""),
+    ]),
+    ("lstm", lstm, lambda: torch.randn(4, 3, 5), [
+        ("lstm.weight_ih_l0", 6, "shared", "lstm.weight_ih_l0, lstm.weight_hh_l0", "lstm.weight_hh_l0, out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    ("attention", attention, lambda: torch.randn(4, 3, 8), [
+        ("mix", 16, "blocked", "mix.in_proj_weight", ""),
+        ("mix:2", 8, "free", "mix.in_proj_weight", "mix.out_proj.weight"),
+        ("mix.out_proj", 8, "free", "mix.out_proj.weight", "out.weight"),
+        ("out", 3, "output", "out.weight", ""),
     ]),
     ("residual", residual, lambda: torch.randint(9, (3, 4)), [
         ("table", 6, "shared", "table.weight, back.weight", "up.weight, out.weight"),
