@@ -67,6 +67,10 @@ def words(length: int = 7, **more: Callable[[], Tensor]) -> dict[str, Tensor]:
     return {"input_ids": torch.randint(3, WORDS, (2, length))} | {name: make() for name, make in more.items()}
 
 
+def latent() -> dict[str, Tensor]:
+    return {"inputs": torch.randint(WORDS, (2, 7))}
+
+
 def pixels(size: int) -> dict[str, Tensor]:
     return {"pixel_values": torch.randn(2, 3, size, size)}
 
@@ -126,6 +130,13 @@ ARCHITECTURES = [
     Architecture("Gemma 2", "Gemma2ForCausalLM", words, GROUPED),
     Architecture("OLMo 2", "Olmo2ForCausalLM", words, GROUPED),
     Architecture("Mixtral", "MixtralForCausalLM", words, GROUPED | {"num_local_experts": 3}),
+    Architecture("GPT-OSS", "GptOssForCausalLM", words, GROUPED | {"num_local_experts": 3, "num_experts_per_tok": 2}),
+    Architecture(
+        "DeepSeek-V3", "DeepseekV3ForCausalLM", words,
+        DECODER | {"moe_intermediate_size": 8, "n_routed_experts": 4, "n_group": 2, "topk_group": 1,
+                   "num_experts_per_tok": 2, "first_k_dense_replace": 1, "kv_lora_rank": 8, "q_lora_rank": 8,
+                   "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4, "num_key_value_heads": 2},
+    ),
     Architecture("Mamba", "MambaForCausalLM", words, DECODER | {"state_size": 4}),
     Architecture("RWKV", "RwkvForCausalLM", words, DECODER | {"attention_hidden_size": 16, "rescale_every": 0}),
     Architecture("BERT", "BertForSequenceClassification", words, TEXT),
@@ -142,6 +153,9 @@ ARCHITECTURES = [
         TEXT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 8},
     ),
     Architecture("ModernBERT", "ModernBertForSequenceClassification", words, TEXT),
+    Architecture(
+        "Longformer", "LongformerForSequenceClassification", partial(words, 8), TEXT | {"attention_window": [4, 4]}
+    ),
     Architecture("FNet", "FNetForSequenceClassification", words, TEXT),
     Architecture("XLNet", "XLNetForSequenceClassification", words,
         {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24, "vocab_size": WORDS}),
@@ -171,12 +185,23 @@ ARCHITECTURES = [
         PYRAMID | {"embedding_size": 8, "layer_type": "basic"},
     ),
     Architecture("ConvNeXt", "ConvNextForImageClassification", partial(pixels, 32), PYRAMID | {"num_stages": 2}),
+    Architecture("ConvNeXt V2", "ConvNextV2ForImageClassification", partial(pixels, 32), PYRAMID | {"num_stages": 2}),
+    Architecture(
+        "RegNet", "RegNetForImageClassification", partial(pixels, 32),
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "groups_width": 4, "num_labels": 3},
+    ),
     Architecture("MobileNetV2", "MobileNetV2ForImageClassification", partial(pixels, 32),
         {"depth_multiplier": 0.25, "depth_divisible_by": 4, "min_depth": 4, "finegrained_output": False,
          "image_size": 32, "num_labels": 3}),
     Architecture(
         "Whisper", "WhisperForConditionalGeneration", spectrum,
         TWO_SIDES | {"num_mel_bins": 8, "max_source_positions": 10, "max_target_positions": 12},
+    ),
+    Architecture(
+        "Perceiver", "PerceiverForSequenceClassification", latent,
+        {"num_latents": 4, "d_latents": 16, "d_model": 16, "num_blocks": 1, "num_self_attends_per_block": 2,
+         "num_self_attention_heads": 2, "num_cross_attention_heads": 2, "vocab_size": WORDS,
+         "max_position_embeddings": 16},
     ),
     Architecture("Wav2Vec2", "Wav2Vec2ForCTC", sound, LISTEN),
     Architecture("HuBERT", "HubertForCTC", sound, LISTEN),
