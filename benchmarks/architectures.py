@@ -6,7 +6,8 @@ table:
 - *groups*: how many groups of units there are of each status;
 - *covered*: the share of all elements of all parameters that belong, as incoming or outgoing slice, bias or gain, to a
   unit of a free, shared or coupled group. An element that makes one unit and is read by another counts once, a tied
-  parameter too. Running statistics are buffers and do not count;
+  parameter too. Of a weight that is computed, as by weight norm, what counts are the parameters behind it. Running
+  statistics are buffers and do not count;
 - *verified*: whether `regrow.verify` finds every free, shared and coupled group to be as its status says, in training
   and in evaluation mode, on 2 units of each group;
 - *seconds*: wall time of `regrow.find_units`, both modes, on one thread.
@@ -29,6 +30,7 @@ import transformers
 from torch import Tensor, nn
 
 from regrow.units.graph import UnitGraph
+from regrow.units.parametrized import behind
 from regrow.units.trace import find_units
 from regrow.units.verify import verify
 
@@ -215,13 +217,19 @@ ARCHITECTURES = [
 
 def covered(model: nn.Module, graph: UnitGraph) -> float:
     """Share of the elements of all parameters that belong to a unit which can be replaced."""
-    marked = {name: torch.zeros_like(parameter, dtype=torch.bool) for name, parameter in model.named_parameters()}
+    marked: dict[str, Tensor] = {}
     for group in graph:
         if group.status in ("free", "shared", "coupled"):
             for part in group.having("incoming", "bias", "gain", "outgoing"):
+                mask = marked.setdefault(part.parameter, torch.zeros(part.shape, dtype=torch.bool))
                 for unit in range(group.size):
-                    marked[part.parameter][part.index(unit)] = True
-    return sum(int(mask.sum()) for mask in marked.values()) / sum(mask.numel() for mask in marked.values())
+                    mask[part.index(unit)] = True
+    count = 0
+    for name, mask in marked.items():
+        found = behind(model, name)
+        masks = [mask] if isinstance(found, Tensor) else found.owned(mask)
+        count += sum(int(one.sum()) for one in masks)
+    return count / sum(parameter.numel() for parameter in model.parameters())
 
 
 def row(architecture: Architecture) -> list[str]:

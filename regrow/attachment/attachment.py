@@ -153,7 +153,8 @@ class Attachment:
             raise StateError("step() of an attachment that was detached: its hooks are gone. attach() anew.")
         if self.optimizer is not None:
             raise StateError("step() is for manual mode; this attachment follows its optimizer by itself.")
-        by_gradients = [site.group.name for site in self._sites() if site.method.needs == "first_order"]
+        of_gradients = ("first_order", "incoming_gradient")
+        by_gradients = [site.group.name for site in self._sites() if site.method.needs in of_gradients]
         if by_gradients and all(parameter.grad is None for parameter in self.model.parameters()):
             raise StateError(
                 f"step() found no gradients, by which the units of {', '.join(shorten(by_gradients))} are ranked. "
@@ -181,8 +182,9 @@ class Attachment:
                 "task_changed() came before any training forward: no units are known. Give attach() an example=."
             )
         self._tasks += 1
-        for worker in self._weight_workers.values():
-            worker.change_task(self._steps, losses)
+        with self.paused():  # forwards for the losses do not count
+            for worker in self._weight_workers.values():
+                worker.change_task(self._steps, losses)
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ class TapReader:
         switches: read only while all of them are on.
 
     Attributes:
-        examples: length of the first dimension of all that was read since `clear`.
+        examples: length of the first dimension of all that was read since `clear`; 0 where that is the units'.
         called: whether the hook has ever run in training.
     """
 
@@ -53,7 +53,8 @@ class TapReader:
         self.called = True
         if not all(switch.on for switch in self._switches):
             return
-        self.examples += len(value) if value.dim() > 1 else 1
+        if value.dim() + self._tap.dim:  # else its first dimension is the units'
+            self.examples += len(value)
         if self._statistic == "activations":
             self._kept.append(per_unit(self._tap, value).float())
             return

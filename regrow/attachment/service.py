@@ -79,8 +79,8 @@ def why_not_served(
                 if id(parameter) not in held:
                     return f"the optimizer does not hold {name}"
     serving = method_for(group, method)
-    if serving is not None and serving.needs == "first_order":
-        for part in group.having("outgoing"):
+    if serving is not None and serving.needs in ("first_order", "incoming_gradient"):
+        for part in group.having("outgoing" if serving.needs == "first_order" else "incoming"):
             if isinstance(behind(model, part.parameter), Parametrized):
                 return f"{part.parameter} is computed by a parametrization, so it has no gradient to rank by"
     if serving is None:

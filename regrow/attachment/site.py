@@ -142,8 +142,18 @@ class Site:
         return torch.stack([reader.fired() for reader in self.readers]).any(dim=0)
 
     def examples(self) -> int:
-        """See `Readings`."""
-        return max(reader.examples for reader in self.readers)
+        """See `Readings`.
+
+        Raises:
+            ConfigError: there is no dimension to count examples along.
+        """
+        count = max(reader.examples for reader in self.readers)
+        if not count:
+            raise ConfigError(
+                f"{type(self.method).__name__} counts examples along the first dimension, but the activation of group "
+                f"{self.group.name!r} has none before that of its units. Give the model batches, if of one: x[None]."
+            )
+        return count
 
     def first_order(self) -> Tensor:
         """See `Readings`."""

@@ -3,18 +3,21 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim import Optimizer
 
 from regrow.attachment.features import Features
 from regrow.attachment.hooks import Switch
 from regrow.attachment.layers import layers_from_output
 from regrow.attachment.service import Request
+from regrow.errors import ConfigError
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
 from regrow.units.graph import UnitGraph
-from regrow.units.initial import draw_like_new
+from regrow.units.initial import SameLaw, reset_law, starting_law
 
 
 class WeightWorker:
@@ -47,9 +50,10 @@ class WeightWorker:
         self.features = Features(model, wanted, switch) if wanted else None
         self._graph: UnitGraph | None = None
         self._known: dict[str, Weight] = {}
+        self._laws: dict[str, SameLaw] = {}
         self._changes_told = 0
         if not method.needs_units:
-            method.check(self._weights())  # and what is remembered of them is remembered now
+            self._check()  # and what is remembered of them is remembered now
 
     def use(self, graph: UnitGraph) -> None:
         """Take note of the units, once they are known."""
@@ -58,10 +62,12 @@ class WeightWorker:
         if self.method.needs_units:
             self._graph = graph
             self._known.clear()
-            self.method.check(self._weights())
+            self._check()
 
     def before_step(self, step: int) -> None:
         """Act before an optimizer step."""
+        if type(self.method).before_step is not WeightMethod.before_step:
+            self._unscale()
         self._act(self.method.before_step, WeightMethod.before_step, step)
 
     def after_step(self, step: int) -> None:
@@ -82,9 +88,21 @@ class WeightWorker:
         if getattr(act, "__func__", act) is nothing:
             return
         buffers = dict(self._model.named_buffers())
-        moment = Moment(step, self._weights(), self.generator, buffers, self.features or list, losses)
+        weights = [weight for weight in self._weights() if weight.parameter.requires_grad]
+        moment = Moment(step, weights, self.generator, buffers, self.features or list, losses)
         with torch.no_grad():
             act(moment)
+
+    def _unscale(self) -> None:
+        """Divide gradients by the scale that a fused optimizer was to divide them by: what is added has none."""
+        scale = getattr(self._optimizer, "grad_scale", None)
+        if self._optimizer is None or scale is None:
+            return
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale.to(parameter.grad.device))
+        self._optimizer.grad_scale = None  # type: ignore[attr-defined]
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
@@ -107,6 +125,8 @@ class WeightWorker:
         state = {"generator": self.generator.get_state()}
         for weight in self._known.values():
             state |= {f"{weight.name}.{key}": value.clone() for key, value in weight.state.items()}
+        for name, law in self._laws.items():
+            state[f"{name}.law"] = torch.tensor([_KINDS.index(law.kind), law.first, law.second], dtype=torch.float64)
         return state
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -115,6 +135,19 @@ class WeightWorker:
         for weight in self._weights():
             device = weight.parameter.device
             weight.state = {key: state[f"{weight.name}.{key}"].to(device, copy=True) for key in weight.state}
+            if weight.name in self._laws:
+                kind, first, second = state[f"{weight.name}.law"].tolist()
+                self._laws[weight.name] = SameLaw(_KINDS[int(kind)], first, second)
+
+    def _check(self) -> None:
+        weights = self._weights()
+        for weight in weights if self.method.takes_whole else ():
+            if isinstance(self._model.get_submodule(weight.name.rpartition(".")[0]), ParametrizationList):
+                raise ConfigError(
+                    f"{type(self.method).__name__} is about weights as a whole, and {weight.name} is what a "
+                    "parametrization computes one from. Leave its module out (exclude=), or remove the parametrization."
+                )
+        self.method.check(weights)
 
     def _weights(self) -> list[Weight]:
         """The parameters as they are now; new ones are taken note of."""
@@ -144,16 +177,19 @@ class WeightWorker:
     def _describe(self, name: str, parameter: nn.Parameter) -> Weight:
         owner = self._model.get_submodule(name.rpartition(".")[0])
         layers = {} if self._graph is None else layers_from_output(self._graph)
+        if self.method.draws and name not in self._laws:
+            self._laws[name] = starting_law(self._model, name)
         beside = [other for other in owner.parameters(recurse=False) if other.dim() > 1]
         matrix = parameter if parameter.dim() > 1 else beside[0] if beside else None
         weight = Weight(
             name,
             parameter,
             learning_rate=0.0,
-            draw=partial(draw_like_new, self._model, name),
+            draw=partial(self._draw, name, tuple(parameter.shape)),
             forget=partial(self._forget, parameter),
-            role=_role(owner, parameter),
+            role=_role(self._model, name, parameter),
             fan_in=None if matrix is None else nn.init._calculate_fan_in_and_fan_out(matrix)[0],
+            inputs_first=bool(getattr(owner, "transposed", False)),
             is_tied=sum(other is parameter for _, other in self._model.named_parameters(remove_duplicate=False)) > 1,
             layer=layers.get(name),
         )
@@ -161,13 +197,29 @@ class WeightWorker:
             weight.state = self.method.initial_state(weight)
         return weight
 
+    def _draw(self, name: str, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        return self._laws[name].sample(shape, generator)
+
     def _forget(self, parameter: nn.Parameter) -> None:
-        for value in {} if self._optimizer is None else self._optimizer.state.get(parameter, {}).values():
-            if isinstance(value, Tensor) and value.dim():
+        remembered = {} if self._optimizer is None else self._optimizer.state.get(parameter, {})
+        for key, value in remembered.items():
+            if isinstance(value, Tensor) and (value.dim() or key == "step"):
                 value.zero_()
+            elif key == "step":
+                remembered[key] = 0
 
 
-def _role(owner: nn.Module, parameter: nn.Parameter) -> Role:
+_KINDS: tuple[Literal["uniform", "normal", "constant"], ...] = ("uniform", "normal", "constant")
+
+
+def _role(model: nn.Module, name: str, parameter: nn.Parameter) -> Role:
+    names = [other for other, found in model.named_parameters(remove_duplicate=False) if found is parameter]
+    owners = [model.get_submodule(other.rpartition(".")[0]) for other in names]
     if parameter.dim() > 1:
-        return "table" if isinstance(owner, nn.Embedding | nn.EmbeddingBag) else "matrix"
-    return "gain" if bool((parameter == 1).all()) else "bias"
+        return "table" if any(isinstance(owner, nn.Embedding | nn.EmbeddingBag) for owner in owners) else "matrix"
+    law = reset_law(model, name)
+    if law == SameLaw("constant", 1.0) or (law is None and bool((parameter == 1).all())):
+        return "gain"
+    is_zero = law == SameLaw("constant", 0.0) or (law is None and bool((parameter == 0).all()))
+    has_matrix = any(other.dim() > 1 for owner in owners for other in owner.parameters(recurse=False))
+    return "bias" if is_zero or has_matrix else "other"

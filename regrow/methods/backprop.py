@@ -1,6 +1,7 @@
 """Plain backpropagation: the baseline that every figure needs, on the same path as all methods."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from regrow.methods.weight_method import WeightMethod
 
@@ -8,3 +9,5 @@ from regrow.methods.weight_method import WeightMethod
 @dataclass(frozen=True)
 class Backprop(WeightMethod, name="backprop"):
     """Does nothing: training is bit for bit what it is without regrow."""
+
+    reference: ClassVar[str] = "Rumelhart et al., Nature 1986"

@@ -1,7 +1,7 @@
 """Continual backpropagation: the remedy of the article."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -37,6 +37,8 @@ class ContinualBackprop(QuotaMethod, name="cbp"):
             moment when a replacement is due, which costs almost nothing; "each_step" averages the product, as
             Eq. 1 has it and the studies do. On permuted digits the two keep the same accuracy (docs/studies).
     """
+
+    reference: ClassVar[str] = "Dohare et al., Nature 2024"
 
     decay_rate: float = 0.99
     utility_rule: Literal["contribution", "adaptable_contribution", "first_order"] = "contribution"

@@ -8,16 +8,18 @@ from torch import Generator, Tensor
 
 from regrow.errors import ConfigError
 from regrow.methods.method import check_amount, check_share
-from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic
+from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic, relative
 
 
 @dataclass(frozen=True)
 class ContinuousContinualBackprop(PeriodicMethod, name="ccbp"):
-    r"""Every `period` steps $w_{in} \leftarrow (1-r)\,w_{in} + r\varphi$ and $w_{out} \leftarrow (1-r)\,w_{out}$.
+    r"""Moves all units a little towards new ones, those that learn least the most.
 
+    Every `period` steps $w_{in} \leftarrow (1-r)\,w_{in} + r\varphi$ and $w_{out} \leftarrow (1-r)\,w_{out}$, where
     $\varphi$ is a fresh draw, $r = \rho\,\min(2\,\sigma(-k(u-1)),\,1)$, and u the running mean of
     $\overline{|\nabla_{w_{in}}L|}$ over the mean of its group. There is no maturity, and the optimizer's state stays:
-    the paper finds that clearing it is not needed (second-hand). Also called CPR. Rule as in the authors' code.
+    the paper finds that clearing it is not needed. Biases and entries of norms go towards their fresh values by r too.
+    Also called CPR. Rule as in the authors' code; defaults and what the paper finds second-hand.
 
     Args:
         rate: ρ in [0, 1]. Published .015.
@@ -25,7 +27,7 @@ class ContinuousContinualBackprop(PeriodicMethod, name="ccbp"):
         decay_rate: of the running mean, in [0, 1). Published .99.
     """
 
-    reference: ClassVar[str] = "McCutcheon et al. 2026"
+    reference: ClassVar[str] = "McCutcheon et al., RLC workshop 2026"
 
     rate: float = 0.015
     sharpness: float = 16.0
@@ -72,5 +74,5 @@ class ContinuousContinualBackprop(PeriodicMethod, name="ccbp"):
         return self._relative(state)
 
     def _relative(self, state: dict[str, Tensor]) -> Tensor:
-        # All units have seen the same number of steps, so the mean needs no correction.
-        return state["gradient"] / (state["gradient"].mean() + torch.finfo(torch.float32).tiny)
+        # All units have seen the same number of steps, so the running mean needs no correction.
+        return relative(state["gradient"], torch.finfo(torch.float32).tiny)

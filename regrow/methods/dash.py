@@ -15,10 +15,11 @@ from regrow.methods.weight_method import Moment, Weight, WeightMethod
 
 @dataclass(frozen=True)
 class DASH(WeightMethod, name="dash"):
-    r"""At a task change each row of weights is multiplied with $\mathrm{clamp}(\cos(G, w),\,\lambda,\,1)$.
+    r"""Shrinks weights at a task change, by how little they agree with what the new data want.
 
-    $G \leftarrow (1-\alpha)\,G - \alpha\nabla L$ over the batches of the new data, which `task_changed(losses)` gets. A
-    convolution's rows are its kernels, one for each pair of output and input; a bias is one row.
+    Each row w of weights is multiplied with $\mathrm{clamp}(\cos(G, w),\,\lambda,\,1)$, where $G \leftarrow (1-\alpha)\,G - \alpha\nabla L$ over the batches of the new data, which `task_changed(losses)` gets. A
+    convolution's rows are its kernels, one for each pair of output and input; a bias is one row. Parameters that the
+    losses do not depend on are left alone. The losses' forwards do not count as training.
 
     Args:
         momentum: α in [0, 1]. Published .1 or .3.
@@ -46,18 +47,25 @@ class DASH(WeightMethod, name="dash"):
             )
         wanted = self._wanted(moment.weights, moment.losses)
         for weight, direction in zip(moment.weights, wanted, strict=True):
+            if direction is None:
+                continue
             dims = 2 if weight.parameter.dim() > 2 else weight.parameter.dim() - 1
             rows, like = weight.parameter.flatten(dims), direction.flatten(dims)
             agreement = functional.cosine_similarity(rows, like, dim=-1).clamp(self.least, 1.0)
             weight.parameter.copy_((rows * agreement[..., None]).view_as(weight.parameter))
 
-    def _wanted(self, weights: Sequence[Weight], losses: Iterable[Tensor]) -> list[Tensor]:
+    def _wanted(self, weights: Sequence[Weight], losses: Iterable[Tensor]) -> list[Tensor | None]:
         parameters = [weight.parameter for weight in weights]
-        wanted = [torch.zeros_like(parameter) for parameter in parameters]
+        wanted: list[Tensor | None] = [None] * len(parameters)
         with torch.enable_grad():
             for loss in losses:
+                if not isinstance(loss, Tensor) or not loss.requires_grad:
+                    raise ConfigError(f"DASH needs losses with autograd, one number for each batch, but got {loss!r}.")
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-                for running, gradient in zip(wanted, gradients, strict=True):
+                for place, (running, gradient) in enumerate(zip(wanted, gradients, strict=True)):
                     if gradient is not None:
-                        running.lerp_(-gradient, self.momentum)
+                        running = torch.zeros_like(gradient) if running is None else running
+                        wanted[place] = running.lerp(-gradient, self.momentum)
+        if all(direction is None for direction in wanted):
+            raise ConfigError("DASH was given losses that depend on no weight, or none: task_changed() needs some.")
         return wanted

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from regrow.methods.method import check_count, check_share
@@ -11,10 +12,10 @@ from regrow.methods.weight_method import Moment, Weight, WeightMethod
 
 @dataclass(frozen=True)
 class HareAndTortoise(WeightMethod, name="hare-and-tortoise"):
-    r"""Each step $\theta_{slow} \leftarrow m\,\theta_{slow} + (1-m)\,\theta$; every `period` steps $\theta \leftarrow
-    \theta_{slow}$.
+    r"""Goes back to a slow copy of the weights every `period` steps.
 
-    The optimizer's state stays. The slow weights are what is to be evaluated: `with plastic.evaluation_weights(): ...`.
+    Each step $\theta_{slow} \leftarrow m\,\theta_{slow} + (1-m)\,\theta$; every `period` steps $\theta \leftarrow
+    \theta_{slow}$. The optimizer's state stays. The slow weights are what is to be evaluated: `with plastic.evaluation_weights(): ...`.
     As in the authors' code (dojeon-ai/Hare-Tortoise), but for buffers such as running statistics, which stay here.
 
     Args:
@@ -34,12 +35,14 @@ class HareAndTortoise(WeightMethod, name="hare-and-tortoise"):
         check_count(self, "period")
 
     def initial_state(self, weight: Weight) -> dict[str, Tensor]:
-        """The slow copy."""
-        return {"slow": weight.parameter.detach().clone()}
+        """The slow copy, in float32 at least: in half precision a step of 1 − m would be rounded away."""
+        wide = torch.promote_types(weight.parameter.dtype, torch.float32)
+        return {"slow": weight.parameter.detach().to(wide, copy=True)}
 
     def after_step(self, moment: Moment) -> None:
         """Let the slow copy follow, and fall back to it if this is a step to do so."""
         for weight in moment.weights:
-            weight.state["slow"].lerp_(weight.parameter, 1 - self.momentum)
+            slow = weight.state["slow"]
+            slow.lerp_(weight.parameter.to(slow), 1 - self.momentum)
             if self.period and moment.step % self.period == 0:
-                weight.parameter.copy_(weight.state["slow"])
+                weight.parameter.copy_(slow)

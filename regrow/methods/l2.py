@@ -1,6 +1,7 @@
 """L2 regularization towards zero."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from regrow.methods.method import check_amount
 from regrow.methods.weight_method import Moment, WeightMethod
@@ -19,6 +20,8 @@ class L2(WeightMethod, name="l2"):
         strength: λ ≥ 0. Published: 1e-4 (Online Permuted MNIST), 3e-6 (Continual ImageNet), 1e-3 (Ant).
         coupled: add the decay to the gradient instead of applying it to the weight.
     """
+
+    reference: ClassVar[str] = "Loshchilov & Hutter, ICLR 2019"
 
     strength: float = 1e-4
     coupled: bool = False

@@ -6,15 +6,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from regrow.errors import ModelError
 from regrow.methods.method import check_amount, check_count
 from regrow.methods.weight_method import Moment, WeightMethod
 
 
 @dataclass(frozen=True)
 class L2ER(WeightMethod, name="l2-er"):
-    r"""Weight decay, and every `period` steps one step of plain gradient ascent on the mean effective rank of the
-    layers.
+    r"""Decays weights, and raises the effective rank of features.
 
+    Every `period` steps, one step of plain gradient ascent on the mean effective rank of the layers:
     $\mathrm{erank}(H) = \exp(-\sum_i p_i\log p_i)$ with $p_i = \sigma_i/\sum\sigma$ over the singular values of the
     activations H of the last examples (Roy & Vetterli 2007). As in the authors' code (KevinGuo27/lop-jax), where the
     rank alone, without the decay, fails everywhere. There: after every 100 examples, all layers, batch 1.
@@ -58,7 +59,10 @@ class L2ER(WeightMethod, name="l2-er"):
             return
         parameters = [weight.parameter for weight in moment.weights]
         with torch.enable_grad():
-            rank = torch.stack([effective_rank(found) for found in moment.features()]).mean()
+            ranks = [effective_rank(found) for found in moment.features()]
+            if not ranks:
+                raise ModelError("L2-ER found no hidden units whose activation a module sees: no rank can be raised.")
+            rank = torch.stack(ranks).mean()
             gradients = torch.autograd.grad(rank, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None and bool(gradient.isfinite().all()):

@@ -12,12 +12,12 @@ from regrow.methods.weight_method import Moment, Weight, WeightMethod
 
 @dataclass(frozen=True)
 class NormalizeAndProject(WeightMethod, name="nap"):
-    r"""After every `period` steps $W \leftarrow W\,\lVert W_0\rVert/\lVert W\rVert$ in each hidden layer.
+    r"""Keeps the norm of each hidden layer's weights as it was at attach.
 
-    The other half of the method is in the network: layer norm before every nonlinearity, and no biases. With it, the
-    length of W changes nothing but the step size. The output layer is left alone. Gains and biases of norms are
-    projected together by the paper or decayed; here they are left to L2. Second-hand, and from a port: the authors have
-    no public code.
+    After every `period` steps $W \leftarrow W\,\lVert W_0\rVert/\lVert W\rVert$ in each hidden layer. The other half of the method is in the network: layer norm before every nonlinearity, and no biases. With it, the
+    length of W changes nothing but the step size. The output layer is left alone, and so are layers that start at 0.
+    Gains and biases of norms are projected together by the paper or decayed; here they are left to L2. Second-hand, and
+    from a port: the authors have no public code.
 
     Args:
         period: in optimizer steps; 0 for never. Published: 1 and 1000 give the same result.
@@ -25,6 +25,7 @@ class NormalizeAndProject(WeightMethod, name="nap"):
 
     reference: ClassVar[str] = "Lyle et al., NeurIPS 2024"
     needs_units: ClassVar[bool] = True
+    takes_whole: ClassVar[bool] = True
 
     period: int = 1
 
@@ -43,7 +44,9 @@ class NormalizeAndProject(WeightMethod, name="nap"):
         for weight in moment.weights:
             if self._projects(weight):
                 norm = weight.parameter.norm(dtype=torch.float32).clamp(min=1e-12)
-                weight.parameter.mul_((weight.state["norm"] / norm).to(weight.parameter))
+                # A layer that starts at 0 has no norm to keep.
+                factor = torch.where(weight.state["norm"] > 0, weight.state["norm"] / norm, 1.0)
+                weight.parameter.mul_(factor.to(weight.parameter))
 
     def _projects(self, weight: Weight) -> bool:
         return weight.role == "matrix" and weight.layer != 0

@@ -12,11 +12,14 @@ from regrow.methods.weight_method import Moment, WeightMethod
 
 @dataclass(frozen=True)
 class ParsevalPenalty(WeightMethod, name="parseval"):
-    r"""Adds $\lambda\sum_l\lVert W_lW_l^\top - sI\rVert_F^2$ of the hidden layers to the loss; its gradient is
+    r"""Pulls the rows of hidden weights towards orthogonal ones.
+
+    Adds $\lambda\sum_l\lVert W_lW_l^\top - sI\rVert_F^2$ of the hidden layers to the loss; its gradient is
     $4\lambda(WW^\top - sI)W$.
 
     A convolution counts as the matrix [out, in · places]. A matrix with more rows than columns cannot have orthogonal
-    rows: its columns are taken. The optional diagonal layers of the paper are for the user to put in.
+    rows: here its columns are taken, where published code takes the rows of every matrix, so that they only shrink.
+    The optional diagonal layers of the paper are for the user to put in.
 
     Args:
         strength: λ ≥ 0. Published 1e-3 (MetaWorld) and 1e-4, times (64/width)²; 1e-3 to 1e-5 in vision.
@@ -25,6 +28,7 @@ class ParsevalPenalty(WeightMethod, name="parseval"):
 
     reference: ClassVar[str] = "Chung et al., NeurIPS 2024"
     needs_units: ClassVar[bool] = True
+    takes_whole: ClassVar[bool] = True
 
     strength: float = 1e-4
     scale: float = 2.0

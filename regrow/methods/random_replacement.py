@@ -1,6 +1,7 @@
 """The control for every unit method: as many replacements, at the same moments, of units drawn by lot."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +15,8 @@ class RandomReplacement(QuotaMethod, name="random-replacement"):
 
     What a utility is worth is the distance between this and a method that uses it.
     """
+
+    reference: ClassVar[str] = "control; Dohare et al., Nature 2024"
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """Nothing is remembered."""

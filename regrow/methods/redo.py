@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from regrow.methods.method import check_amount, check_share
-from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic, lowest
+from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic, lowest, relative
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class ReDo(PeriodicMethod, name="redo"):
     both sides cleared, as in the authors' code (google/dopamine, labs/redo). There the statistics come from a batch of
     256 of their own, and new weights from one law for all layers; here from the training batch, and each layer's own
     law.
+
+    The `period` of 1000 steps is that of the paper (unverified); the code's default is 200,000.
 
     Args:
         threshold: τ ≥ 0. Published .1; .025 for the default replay ratio (second-hand); the code's default is 0.
@@ -60,8 +62,8 @@ class ReDo(PeriodicMethod, name="redo"):
         return Choice(lowest(self.score(state["activity"]), self.threshold, self.largest_share))
 
     def score(self, activity: Tensor) -> Tensor:
-        """The activity of each unit over the mean of its group."""
-        return activity / (activity.mean() + 1e-9)
+        """The activity of each unit over the mean of its group; one that is not finite spoils its own score only."""
+        return relative(activity, 1e-9)
 
     def utility_now(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor:
         """The score at the last look."""

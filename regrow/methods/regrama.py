@@ -7,15 +7,16 @@ import torch
 from torch import Generator, Tensor
 
 from regrow.methods.method import check_amount, check_share
-from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic, lowest
+from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic, lowest, relative
 
 
 @dataclass(frozen=True)
 class ReGraMa(PeriodicMethod, name="regrama"):
-    r"""As `ReDo`, with the gradient in the place of the activation.
+    r"""Re-draws units whose incoming weights get little gradient, every `period` steps.
 
-    $s_i = \overline{|\nabla_{w_{in,i}}L|}\,/\,\frac1n\sum_j\overline{|\nabla_{w_{in,j}}L|}$ of the gradient of that
-    step; units with $s_i \le \tau$ are re-drawn. Rule as in the authors' code; that the paper agrees is second-hand.
+    As `ReDo`, with the gradient in the place of the activation: $s_i = \overline{|\nabla_{w_{in,i}}L|}\,/\,\frac1n\sum_j\overline{|\nabla_{w_{in,j}}L|}$ of the gradient of that
+    step, biases left out; units with $s_i \le \tau$ are re-drawn. Rule as in the authors' code; that the paper agrees
+    is second-hand, and so are the defaults.
 
     Args:
         threshold: τ ≥ 0. Published .01, every 1000 updates.
@@ -59,7 +60,7 @@ class ReGraMa(PeriodicMethod, name="regrama"):
 
     def score(self, gradient: Tensor) -> Tensor:
         """The gradient of each unit over the mean of its group."""
-        return gradient / (gradient.mean() + torch.finfo(gradient.dtype).tiny)
+        return relative(gradient, torch.finfo(gradient.dtype).tiny)
 
     def utility_now(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor:
         """The score at the last look."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from regrow.errors import ConfigError
 from regrow.methods.method import check_count
 from regrow.methods.weight_method import Moment, Weight, WeightMethod
 
@@ -15,10 +16,10 @@ def begin_anew(weight: Weight, moment: Moment) -> None:
 
 @dataclass(frozen=True)
 class HardReset(WeightMethod, name="hard-reset"):
-    """The last layers begin anew, at every task change, and every `period` steps if that is not 0.
+    """The last layers begin anew at every task change, and every `period` steps if that is not 0.
 
-    Layers are counted from the output along the network's units; biases and the affine entries of norms count with the
-    layer whose units they belong to.
+    What the optimizer remembers of them is cleared, the number of its steps too. Layers are counted from the output
+    along the network's units; biases and the affine entries of norms count with the layer whose units they belong to.
 
     Args:
         layers: how many, from the output; 0 for none. Published: the last one to three.
@@ -27,6 +28,7 @@ class HardReset(WeightMethod, name="hard-reset"):
 
     reference: ClassVar[str] = "Nikishin et al., ICML 2022"
     needs_units: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
 
     layers: int = 1
     period: int = 0
@@ -35,6 +37,11 @@ class HardReset(WeightMethod, name="hard-reset"):
         """Check the settings once, at the boundary."""
         check_count(self, "layers")
         check_count(self, "period")
+
+    @property
+    def acts_at_steps(self) -> bool:
+        """Only with a period; else it waits to be told of task changes."""
+        return self.period > 0
 
     def after_step(self, moment: Moment) -> None:
         """Reset, if this is a step to do so."""
@@ -52,19 +59,22 @@ class HardReset(WeightMethod, name="hard-reset"):
 class FullReset(WeightMethod, name="full-reset"):
     """All of the network begins anew at every task change: a fresh network for each task, the oracle of every table.
 
-    Running means and variances go back to 0 and 1.
+    Running means and variances go back to 0 and 1. Only parameters that the optimizer holds are reset.
 
     Args:
         strength: 1 for the method, 0 for none.
     """
 
-    reference: ClassVar[str] = "the baseline of all"
+    reference: ClassVar[str] = "a fresh network for each task"
+    draws: ClassVar[bool] = True
 
     strength: int = 1
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
         check_count(self, "strength")
+        if self.strength > 1:
+            raise ConfigError(f"FullReset.strength is 1 for the method or 0 for none, but is {self.strength!r}.")
 
     def task_changed(self, moment: Moment) -> None:
         """Reset."""

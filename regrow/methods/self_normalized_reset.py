@@ -13,17 +13,19 @@ from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statist
 
 @dataclass(frozen=True)
 class SelfNormalizedReset(PeriodicMethod, name="snr"):
-    r"""Re-draws unit i when $P(A_i \ge a_i) \le \eta$, where $a_i$ is the number of examples since it last fired.
+    r"""Re-draws units that have been silent for longer than is usual for them.
 
-    A unit fires if it is positive anywhere in the batch (and map). The law of its gaps $A_i$ is estimated from its own
+    Unit i is re-drawn when $P(A_i \ge a_i) \le \eta$, where $a_i$ is the number of examples since it last fired. It fires if it is positive anywhere in the batch (and map). The law of its gaps $A_i$ is estimated from its own
     history: every `update_period` steps its threshold becomes the $(1-\eta)$ percentile of the gaps since the last
     update if that is smaller than the present one, else twice the present one, at least one batch and at most
     `largest_gap`. Rule as in the authors' code (ajozefiak/SelfNormalizedResets); η and `largest_gap` second-hand.
 
-    Here: gaps are counted in steps of `resolution` examples; a unit with no gap on record, because it always fires,
-        keeps
-    its threshold (in the code it gets the lowest, so that one silent batch resets it); units are looked at every
-    `period` steps, since a look needs the data; a unit that is re-drawn starts with the largest threshold again.
+    Here: gaps are counted in steps of `resolution` examples, rounded up; a unit with no gap on record, because it
+    always fires, keeps its threshold (in the code it gets the lowest, so that one silent batch resets it); the batch is
+    the one at hand (in the code 100); units are looked at every `period` steps, since a look needs the data; a unit
+    that is re-drawn starts with the largest threshold and no history (a port notes the gap that ended so).
+
+    Activations need a batch as their first dimension, since that is where examples are counted.
 
     Args:
         rejection_share: η in [0, 1]. Published .08.

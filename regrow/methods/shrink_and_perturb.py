@@ -58,12 +58,14 @@ class ShrinkAndPerturbAtTaskChange(WeightMethod, name="shrink-and-perturb-at-tas
     \lambda\theta + (1-\lambda)\varphi$, where φ is drawn from the law that each layer starts with.
 
     Args:
-        shrink: λ in [0, 1]; 1 with no noise for none of it. Published .8 (FIRE, Hare & Tortoise) and .5.
-        noise_std: σ ≥ 0. Published .01.
+        shrink: λ in [0, 1]; 1 with no noise for none of it. Published .8 with noise; .2 towards another network, in
+            the code of FIRE and of Hare & Tortoise, which both go back to the initial weights themselves.
+        noise_std: σ ≥ 0, unused with `toward_fresh`. Published .01.
         toward_fresh: add a share of a fresh network in the place of noise.
     """
 
     reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020"
+    draws: ClassVar[bool] = True
 
     shrink: float = 0.8
     noise_std: float = 0.01

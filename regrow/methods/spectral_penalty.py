@@ -6,14 +6,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from regrow.errors import ConfigError
-from regrow.methods.method import check_amount
+from regrow.methods.method import check_amount, check_count
 from regrow.methods.weight_method import Moment, Weight, WeightMethod
 
 
 @dataclass(frozen=True)
 class SpectralPenalty(WeightMethod, name="spectral-penalty"):
-    r"""Adds $\lambda\sum_l[(\sigma_{max}(W_l)^k - t)^2 + \lVert b_l\rVert^k + (\gamma_l - 1)^2]$ to the loss.
+    r"""Pulls the largest singular value of every layer towards 1.
+
+    Adds $\lambda\sum_l[(\sigma_{max}(W_l)^k - t)^2 + \lVert b_l\rVert^k + (\gamma_l - 1)^2]$ to the loss.
 
     One power iteration per step follows the singular vectors; the gradient of σ is $uv^\top$. A convolution counts as
     the matrix [out, in · places]. Equation second-hand, from a survey, with t = 1; a port of it takes σ² towards 2 (t =
@@ -28,6 +29,7 @@ class SpectralPenalty(WeightMethod, name="spectral-penalty"):
     """
 
     reference: ClassVar[str] = "Lewandowski et al., ICLR 2025"
+    takes_whole: ClassVar[bool] = True
 
     strength: float = 1e-3
     power: int = 2
@@ -39,8 +41,7 @@ class SpectralPenalty(WeightMethod, name="spectral-penalty"):
         for setting in ("strength", "target"):
             check_amount(self, setting)
         for setting in ("power", "iterations"):
-            if getattr(self, setting) < 1:
-                raise ConfigError(f"SpectralPenalty.{setting} must be at least 1, but is {getattr(self, setting)!r}.")
+            check_count(self, setting, least=1)
 
     def initial_state(self, weight: Weight) -> dict[str, Tensor]:
         """A right singular vector to start from: the same for every run, since what matters is where it goes."""

@@ -65,6 +65,13 @@ class Choice:
     share: Tensor | None = None
 
 
+def relative(reading: Tensor, least: float) -> Tensor:
+    """Each reading over the mean of those that are finite, to which `least` is added so that it is never 0."""
+    finite = reading.isfinite()
+    mean = torch.where(finite, reading, 0.0).sum() / finite.sum().clamp(min=1)
+    return reading / (mean + least)
+
+
 def lowest(score: Tensor, threshold: float, largest_share: float) -> Tensor:
     """Units with a score of at most a threshold, lowest first, no more than a share of all; int64 of shape (n,). A
     score that is not finite is no reason to choose a unit.

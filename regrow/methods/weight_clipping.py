@@ -10,10 +10,13 @@ from regrow.methods.weight_method import Moment, WeightMethod
 
 @dataclass(frozen=True)
 class WeightClipping(WeightMethod, name="weight-clipping"):
-    r"""After each step $w \leftarrow \mathrm{clamp}(w, -\kappa b, \kappa b)$ with $b = 1/\sqrt{\text{fan-in}}$.
+    r"""Clips weights and biases to the range in which they could have started.
 
-    b is the bound of torch's uniform initial law for linear layers and convolutions; biases have that of their layer.
-    Gains, tables and what has no layer are left alone.
+    After each step $w \leftarrow \mathrm{clamp}(w, -\kappa b, \kappa b)$ with $b = 1/\sqrt{\text{fan-in}}$.
+
+    b is the bound of torch's uniform initial law for linear layers and convolutions, whatever law the layer really
+    began with: one that starts wider is cut at the first step, if κ is not larger. Biases have the bound of their
+    layer. Gains, tables and what has no layer are left alone.
 
     Args:
         bound: κ > 0. Published 1 (README of the authors' code); searched from 1 to 5. 0 turns it off.
@@ -22,6 +25,7 @@ class WeightClipping(WeightMethod, name="weight-clipping"):
 
     reference: ClassVar[str] = "Elsayed et al., RLC 2024"
     needs_units: ClassVar[bool] = True
+    takes_whole: ClassVar[bool] = True
 
     bound: float = 1.0
     skip_output: bool = False

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from regrow.methods.method import Method
 
-Role = Literal["matrix", "table", "gain", "bias"]
+Role = Literal["matrix", "table", "gain", "bias", "other"]
 
 
 @dataclass(eq=False)
@@ -19,11 +19,14 @@ class Weight:
         name: qualified name in the model.
         parameter: the live parameter.
         learning_rate: step size of its parameter group at the moment.
-        draw: new values of its shape from the law that its layer starts with, drawn on the host.
-        forget: clears what the optimizer remembers of it, but for scalars such as the number of steps.
+        draw: new values of its shape from the law that it had at attach, drawn on the host. Only for methods with
+            `draws`.
+        forget: clears what the optimizer remembers of it, the number of its steps too.
         role: "matrix": it multiplies activations, as the weight of a linear layer or convolution does; "table": its
-            rows are looked up; "gain": it has one dimension and starts as ones; "bias": any other of one dimension.
-        fan_in: number of inputs of one output of its layer; None where no matrix stands beside it.
+            rows are looked up; "gain": it has one dimension and starts as ones; "bias": it has one and stands beside a
+            matrix or gain, or starts as zeros; "other": one of which that cannot be told.
+        fan_in: number of inputs of one output of its layer, as torch counts them; None where there is no matrix.
+        inputs_first: its first dimension is the inputs', as in a transposed convolution.
         is_tied: the model has it in several places.
         layer: number of its layer counted from the output, which is 0; None if that is not known, as for methods that
             do not set `needs_units`.
@@ -37,6 +40,7 @@ class Weight:
     forget: Callable[[], None]
     role: Role
     fan_in: int | None = None
+    inputs_first: bool = False
     is_tied: bool = False
     layer: int | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -72,11 +76,15 @@ class WeightMethod(Method):
 
     Attributes:
         needs_units: it asks which layer is the output, or how far a layer is from it.
+        draws: it asks for new weights.
+        takes_whole: its rule is about a matrix as such, and makes no sense for the factors of a computed one.
         evaluated: entry of each weight's state with which the network is to be evaluated, see
             `Attachment.evaluation_weights`; None for the weights themselves.
     """
 
     needs_units: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    takes_whole: ClassVar[bool] = False
     evaluated: ClassVar[str | None] = None
 
     @property

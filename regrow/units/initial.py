@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,7 +17,6 @@ from regrow.units.parametrized import parametrizations
 from regrow.units.surgery import Region
 
 Draw = Callable[[UnitGroup, Tensor, tuple[int, ...], Generator], Tensor]
-Sample = Callable[[tuple[int, ...], Generator], Tensor]
 Init = str | Draw | None
 
 
@@ -28,31 +27,64 @@ class Law:
     Attributes:
         description: what the table shows.
         draw: called with group, units (n,), shape (n, *one unit's incoming slice) and a host generator.
-        sample: the same from shape and generator alone; None if it may look at the units.
+        same: the law that is the same for every element; None if there is none.
     """
 
     description: str
     draw: Draw
-    sample: Sample | None = None
+    same: "SameLaw | None" = None
 
 
-def _independent(sample: Sample, description: str) -> Law:
+@dataclass(frozen=True)
+class SameLaw:
+    """The law of a tensor whose elements are drawn independently, all from one distribution.
+
+    Attributes:
+        kind: "uniform" between two numbers, "normal" with mean and standard deviation, or "constant".
+        first: the lower bound, the mean or the value.
+        second: the upper bound or the standard deviation.
+    """
+
+    kind: Literal["uniform", "normal", "constant"]
+    first: float
+    second: float = 0.0
+
+    def sample(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Draws of a shape, float32 on the host."""
+        if self.kind == "uniform":
+            return torch.empty(shape).uniform_(self.first, self.second, generator=generator)
+        if self.kind == "normal":
+            return torch.empty(shape).normal_(self.first, self.second, generator=generator)
+        return torch.full(shape, self.first)
+
+    def could_give(self, values: Tensor) -> bool:
+        """Whether values, not all of them equal, spread as draws from this law do, as far as chance goes."""
+        if self.kind == "constant":
+            return False
+        uniform = self.kind == "uniform"
+        middle = (self.first + self.second) / 2 if uniform else self.first
+        std = (self.second - self.first) / math.sqrt(12) if uniform else self.second
+        found = (values - middle).square().mean().sqrt().item()
+        return abs(found - std) <= 4 * std / math.sqrt(values.numel())
+
+
+def _independent(same: SameLaw, description: str) -> Law:
     def draw(group: UnitGroup, units: Tensor, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return sample(shape, generator)
+        return same.sample(shape, generator)
 
-    return Law(description, draw, sample)
+    return Law(description, draw, same)
 
 
 def _uniform(low: float, high: float, description: str) -> Law:
-    return _independent(lambda shape, draws: torch.empty(shape).uniform_(low, high, generator=draws), description)
+    return _independent(SameLaw("uniform", low, high), description)
 
 
 def _normal(mean: float, std: float, description: str) -> Law:
-    return _independent(lambda shape, draws: torch.empty(shape).normal_(mean, std, generator=draws), description)
+    return _independent(SameLaw("normal", mean, std), description)
 
 
 def _constant(value: float) -> Law:
-    return _independent(lambda shape, draws: torch.full(shape, value), f"constant {value:g}")
+    return _independent(SameLaw("constant", value), f"constant {value:g}")
 
 
 # Named laws by fan-in n: the uniform bound or the standard deviation. Gains as torch.nn.init has them, for ReLU.
@@ -88,19 +120,34 @@ def law_for(model: nn.Module, region: Region, init: Init = None) -> Law:
     return _own_law(nn.Module.get_submodule(model, owner), name) or _present_law(region.tensor)
 
 
-def draw_like_new(model: nn.Module, name: str, generator: Generator) -> Tensor:
-    """New values for a whole parameter, float32 on the host: from the law that its module starts with, a constant too,
-    else normal with the mean and standard deviation that it has now.
+def starting_law(model: nn.Module, name: str) -> SameLaw:
+    """The law that a whole parameter of a network that has not been trained was drawn from.
+
+    The law of its module's `reset_parameters`, unless the values at hand cannot come from it, since something else gave
+    the network its first weights: then the constant that they are, or a uniform or normal law with their mean and
+    standard deviation.
     """
-    owner, _, attribute = name.rpartition(".")
-    module = nn.Module.get_submodule(model, owner)
-    parameter = module.get_parameter(attribute)
-    law = _own_law(module, attribute, constants=True)
-    if law is None or law.sample is None:
-        present = parameter.detach().float()
-        law = _normal(present.mean().item(), present.std(correction=0).item(), "as now")
-    assert law.sample is not None
-    return law.sample(tuple(parameter.shape), generator)
+    present = _module_of(model, name).get_parameter(name.rpartition(".")[2]).detach().float()
+    law = reset_law(model, name)
+    if bool((present == present.flatten()[:1]).all()):
+        is_own = law is not None and present.numel() == 1
+        return law if law is not None and is_own else SameLaw("constant", present.flatten()[0].item())
+    if law is not None and law.could_give(present):
+        return law
+    mean, std = present.mean().item(), present.std(correction=0).item()
+    if (present - mean).abs().max().item() < 1.8 * std:  # a normal law goes on for longer than √3
+        return SameLaw("uniform", mean - math.sqrt(3) * std, mean + math.sqrt(3) * std)
+    return SameLaw("normal", mean, std)
+
+
+def reset_law(model: nn.Module, name: str) -> SameLaw | None:
+    """What `reset_parameters` of its module draws a parameter from; None if that is not one simple law."""
+    law = _own_law(_module_of(model, name), name.rpartition(".")[2], constants=True)
+    return None if law is None else law.same
+
+
+def _module_of(model: nn.Module, name: str) -> nn.Module:
+    return nn.Module.get_submodule(model, name.rpartition(".")[0])
 
 
 def _present_law(tensor: Tensor) -> Law:

@@ -72,7 +72,7 @@ def status(
     if kinds - {"norm"}:
         return "blocked", reasons
     if not read:
-        return "unused", ("nothing reads it",)
+        return "unused", reasons or ("nothing reads it",)
     if kinds:
         return "coupled", reasons
     return ("free" if sum(role == "incoming" for role in roles) == 1 else "shared"), ()

@@ -19,7 +19,11 @@ _PRODUCTS = {
 }  # fmt: skip
 _ELEMENTWISE = {aten.mul, aten.div, aten.add, aten.sub, aten.rsub, aten._prelu_kernel}
 _STATISTICS = {aten.mean, aten.var, aten.std, aten.linalg_vector_norm}
-_KEPT = _ELEMENTWISE | _STATISTICS | {aten.native_layer_norm, aten._fused_rms_norm, aten.native_group_norm}
+_KEPT = (
+    _ELEMENTWISE
+    | _STATISTICS
+    | {aten.native_layer_norm, aten._fused_rms_norm, aten.native_group_norm, aten.native_batch_norm}
+)
 _NOTHING = torch.empty(0, dtype=torch.int64)
 
 
@@ -40,12 +44,15 @@ class Movement:
         output: whether the output did.
         multiplied: by the number of a call, a product with a sum, elements of parameters that multiply there something
             that moved.
-        met: the same for elementwise operators.
+        met: the same for elementwise operators, of elements that meet nothing that did not move.
+        passing: calls in which what moved is not in all rows of the product, as where a product over places lets it
+            pass beside other units.
     """
 
     output: bool = False
     multiplied: dict[int, Tensor] = field(default_factory=dict)
     met: dict[int, Tensor] = field(default_factory=dict)
+    passing: set[int] = field(default_factory=set)
 
 
 class Probe:
@@ -161,9 +168,11 @@ class Probe:
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
             for operators, found in ((_PRODUCTS, moved.multiplied), (_ELEMENTWISE, moved.met)):
                 if one.operator.overloadpacket in operators:
-                    touched = self._touched(self._weights_of(training, number), one, other)
+                    touched, everywhere = self._touched(self._weights_of(training, number), one, other)
                     if len(touched):
                         found[number] = touched
+                    if not everywhere:
+                        moved.passing.add(number)
         return moved
 
     def _weights_of(self, training: bool, number: int) -> list[Tensor | None]:
@@ -179,15 +188,15 @@ class Probe:
         place = torch.searchsorted(self._sorted, value.contiguous()).clamp(max=len(self._sorted) - 1)
         return self._order[place] if torch.equal(self._sorted[place], value) else None
 
-    def _touched(self, weights: list[Tensor | None], one: Seen, other: Seen) -> Tensor:
-        """Elements of the only weight of a call that something that moved meets."""
+    def _touched(self, weights: list[Tensor | None], one: Seen, other: Seen) -> tuple[Tensor, bool]:
+        """Elements of the only weight of a call that something that moved meets, and whether it is in all rows."""
         places = [place for place, found in enumerate(weights) if found is not None]
         if one.operator.overloadpacket in (aten.addmm, aten.baddbmm, aten.addmv):
             places = [place for place in places if place]  # without the bias
         if one.operator.overloadpacket is aten.convolution:
             places = [place for place in places if place < 2]
         if len(places) != 1:
-            return _NOTHING
+            return _NOTHING, True
         place = places[0]
         masks = [
             _difference(left, right) if isinstance(left, Tensor) and number != place else left
@@ -196,18 +205,23 @@ class Probe:
         first = 1 if one.operator.overloadpacket in (aten.addmm, aten.baddbmm, aten.addmv) else 0
         moved = [mask for mask in masks[first:] if isinstance(mask, Tensor) and mask is not one.args[place]]
         if not any(bool(mask.any()) for mask in moved):
-            return _NOTHING
+            return _NOTHING, True
         found = weights[place]
         assert found is not None
         if one.operator.overloadpacket in _ELEMENTWISE:
             mask = torch.stack([mask.expand(one.result.shape) for mask in moved]).any(0)
-            return found.expand(one.result.shape)[mask]
+            met, rest = found.expand(one.result.shape)[mask], found.expand(one.result.shape)[~mask]
+            return met[~torch.isin(met, rest)], True
         if one.operator.overloadpacket is aten._trilinear:
             masks = [mask if not isinstance(mask, Tensor) or mask.any() else torch.ones_like(mask) for mask in masks]
         weight = masks[place] = torch.ones_like(one.args[place], requires_grad=True)
+        if first:
+            masks[0] = torch.zeros_like(one.args[0])
         with torch.enable_grad():
-            (effect,) = torch.autograd.grad(one.operator(*masks).sum(), weight)
-        return found[effect != 0]
+            result = one.operator(*masks)
+            (effect,) = torch.autograd.grad(result.sum(), weight)
+        channels = 1 if one.operator.overloadpacket is aten.convolution else -1
+        return found[effect != 0], bool((result != 0).any(channels).all())
 
 
 class _Recorder(TorchDispatchMode):
@@ -254,6 +268,12 @@ def _frozen(func: Any, args: Any, result: Any, earlier: Seen | None) -> Any:
         value, _, gain, bias = (*args[:3], args[3] if packet is aten.native_layer_norm else None)
         mean = old[1] if packet is aten.native_layer_norm else torch.zeros(())
         return (_affine((value - mean) * old[-1], gain, bias), *old[1:])
+    if packet is aten.native_batch_norm and args[5]:
+        across = [
+            one if one is None or args[0].dim() < 3 else one.view(-1, *[1] * (args[0].dim() - 2))
+            for one in (*old[1:], *args[1:3])
+        ]
+        return (_affine((args[0] - across[0]) * across[1], across[2], across[3]), *old[1:])
     if packet is aten.native_group_norm:
         value, gain, bias, groups = args[0], args[1], args[2], args[6]
         mean, scale = (one[..., None] for one in old[1:])

@@ -55,45 +55,40 @@ def _inconsistent(model: nn.Module, graph: UnitGraph) -> list[str]:
 
 
 class _Owners:
-    """Which unit each element of each parameter makes, and which parameters belong to units at all.
-
-    Others, such as a product over places, may multiply many units alike and let them pass.
-    """
+    """Which unit each element of each parameter makes, and which it reads; -1 for none."""
 
     def __init__(self, probe: Probe, graph: UnitGraph) -> None:
-        self.makers = torch.full((probe.count,), -1)
-        self.claimed = torch.ones(probe.count, dtype=torch.bool)
-        for name in graph.unclaimed:
-            self.claimed[probe.start[name] :][: probe.original[name].numel()] = False
+        self.makes = torch.full((probe.count,), -1)
+        self.reads = torch.full((probe.count,), -1)
         self.number = {}
         for group in graph:
             for unit in range(group.size):
                 number = len(self.number)
                 self.number[group.name, unit] = number
-                self.makers[probe.elements(group, unit, "incoming", "bias", "gain")] = number
+                self.makes[probe.elements(group, unit, "incoming", "bias", "gain")] = number
+                self.reads[probe.elements(group, unit, "outgoing")] = number
 
 
 def _probed(probe: Probe, owners: _Owners, group: UnitGroup, unit: int, tally: Counter[str]) -> list[str]:
     """What is wrong with one unit: its outgoing slices are all that lets it out, and they multiply nothing else."""
-    own = probe.elements(group, unit, "incoming", "bias", "gain", "outgoing")
+    this = owners.number[group.name, unit]
     outgoing = probe.elements(group, unit, "outgoing")
     generator = torch.Generator().manual_seed(0)
     idle = outgoing[torch.isin(outgoing, probe.known)]
     tally["probed"] += 1
     for _ in range(3):
         for training in (True, False):
-            moved = probe.movement(group, unit, training, generator, freeze=group.status == "coupled")
+            moved = probe.movement(group, unit, training, generator, freeze=group.status in ("coupled", "unused"))
             where = f"unit {unit} of {group.name} ({group.status}, {'training' if training else 'evaluation'})"
             if moved.output:
                 return [f"{where} has an effect beside its outgoing slices"]
             for number, elements in moved.multiplied.items():
                 idle = idle[~torch.isin(idle, elements)]
-                missed = elements[~torch.isin(elements, own) & owners.claimed[elements]]
-                if len(missed) and probe.matters(training, number):
+                missed = elements[(owners.reads[elements] >= 0) & (owners.reads[elements] != this)]
+                if len(missed) and number not in moved.passing and probe.matters(training, number):
                     return [f"{where} is also multiplied by {probe.describe(missed)}"]
             for number, elements in moved.met.items():
-                maker = owners.makers[elements]
-                foreign = elements[(maker >= 0) & (maker != owners.number[group.name, unit])]
+                foreign = elements[(owners.makes[elements] >= 0) & (owners.makes[elements] != this)]
                 if len(foreign) and probe.matters(training, number):
                     return [f"{where} also meets {probe.describe(foreign)}, of another unit"]
                 tally["met"] += len(elements)

@@ -218,7 +218,7 @@ def by_statistic(net: Network, width: int, choose: Choices) -> Run:
     run = choose(
         lambda x, y: x - y.mean(net.axis, keepdim=True),
         lambda x, y: x * y.mean(net.axis, keepdim=True),
-        lambda x, y: x + y.std(net.axis, keepdim=True),
+        lambda x, y: x + y.std(net.axis, correction=0, keepdim=True),
         lambda x, y: x.clone().sub_(y.mean(net.axis, keepdim=True)),
         lambda x, y: x / (1e-3 + y.abs().sum(net.axis, keepdim=True)),
         lambda x, y: x - x.amax(net.axis, keepdim=True) + y,
@@ -232,7 +232,7 @@ def standardise(net: Network, width: int, choose: Choices) -> Run:
 
     def by_variance(x: Tensor) -> Tensor:
         centred = x - x.mean(net.axis, keepdim=True)
-        return centred / (1e-3 + centred.var(net.axis, keepdim=True)).sqrt()
+        return centred / (1e-3 + centred.var(net.axis, correction=0, keepdim=True)).sqrt()
 
     run = choose(
         by_variance,
