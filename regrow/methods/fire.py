@@ -17,12 +17,12 @@ from regrow.methods.weight_method import Moment, Weight, WeightMethod
 class FIRE(WeightMethod, name="fire"):
     r"""Makes every matrix the nearest orthogonal one at a task change.
 
-    $W \leftarrow \mathrm{polar}(W)\,\sqrt{d_{out}/d_{in}}\,/\,k^2$, where the polar factor comes from the Newton–Schulz iteration $X \leftarrow 1.5X - 0.5XX^\top X$, from $W/\lVert
-    W\rVert_F$. In a convolution each of the $k^2$ taps is a matrix of its own, with out and in exchanged where it is
-    transposed; one in groups counts as [out, in of a group], as there. As in the authors' code for convolutional
-    networks (isaac7778/FIRE), which takes every convolution and linear layer, the output too; for ViT it takes only q
-    and k, which `include=` can say where they are modules. Packed matrices (`in_proj_weight`, the gates of recurrent
-    layers) count as one.
+    $W \leftarrow \mathrm{polar}(W)\,\sqrt{d_{out}/d_{in}}\,/\,k^2$, where the polar factor comes from the Newton–Schulz
+    iteration $X \leftarrow 1.5X - 0.5XX^\top X$, from $W/\lVert W\rVert_F$. In a convolution each of the $k^2$ taps is
+    a matrix of its own, with out and in exchanged where it is transposed; one in groups counts as [out, in of a group],
+    as there. As in the authors' code for convolutional networks (isaac7778/FIRE), which takes every convolution and
+    linear layer, the output too; for ViT it takes only q and k, which `include=` can say where they are modules. Packed
+    matrices (`in_proj_weight`, the gates of recurrent layers) count as one.
 
     Args:
         iterations: of Newton and Schulz; 0 for none of it. Published 10, 5 for GPT.

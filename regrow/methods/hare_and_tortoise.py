@@ -15,8 +15,9 @@ class HareAndTortoise(WeightMethod, name="hare-and-tortoise"):
     r"""Goes back to a slow copy of the weights every `period` steps.
 
     Each step $\theta_{slow} \leftarrow m\,\theta_{slow} + (1-m)\,\theta$; every `period` steps $\theta \leftarrow
-    \theta_{slow}$. The optimizer's state stays. The slow weights are what is to be evaluated: `with plastic.evaluation_weights(): ...`.
-    As in the authors' code (dojeon-ai/Hare-Tortoise), but for buffers such as running statistics, which stay here.
+    \theta_{slow}$. The optimizer's state stays. The slow weights are what is to be evaluated: `with
+    plastic.evaluation_weights(): ...`. As in the authors' code (dojeon-ai/Hare-Tortoise), but for buffers such as
+    running statistics, which stay here.
 
     Args:
         momentum: m in [0, 1]. Published .999.

@@ -13,8 +13,9 @@ from regrow.methods.weight_method import Moment, Weight, WeightMethod
 class L2Init(WeightMethod, name="l2-init"):
     r"""Decays all parameters towards their initial values.
 
-    Adds $\lambda\lVert\theta-\theta_0\rVert^2$ to the loss: $g \leftarrow g + 2\lambda(\theta-\theta_0)$. θ0 are the weights at attach, which the paper finds better than a fresh draw or the L1 norm. All parameters count,
-    biases and gains too.
+    Adds $\lambda\lVert\theta-\theta_0\rVert^2$ to the loss: $g \leftarrow g + 2\lambda(\theta-\theta_0)$. θ0 are the
+    weights at attach, which the paper finds better than a fresh draw or the L1 norm. All parameters count, biases and
+    gains too.
 
     Args:
         strength: λ ≥ 0. Published 1e-2 to 1e-5; .01 with PPO.

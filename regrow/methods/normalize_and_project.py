@@ -14,10 +14,11 @@ from regrow.methods.weight_method import Moment, Weight, WeightMethod
 class NormalizeAndProject(WeightMethod, name="nap"):
     r"""Keeps the norm of each hidden layer's weights as it was at attach.
 
-    After every `period` steps $W \leftarrow W\,\lVert W_0\rVert/\lVert W\rVert$ in each hidden layer. The other half of the method is in the network: layer norm before every nonlinearity, and no biases. With it, the
-    length of W changes nothing but the step size. The output layer is left alone, and so are layers that start at 0.
-    Gains and biases of norms are projected together by the paper or decayed; here they are left to L2. Second-hand, and
-    from a port: the authors have no public code.
+    After every `period` steps $W \leftarrow W\,\lVert W_0\rVert/\lVert W\rVert$ in each hidden layer. The other half of
+    the method is in the network: layer norm before every nonlinearity, and no biases. With it, the length of W changes
+    nothing but the step size. The output layer is left alone, and so are layers that start at 0. Gains and biases of
+    norms are projected together by the paper or decayed; here they are left to L2. Second-hand, and from a port: the
+    authors have no public code.
 
     Args:
         period: in optimizer steps; 0 for never. Published: 1 and 1000 give the same result.

@@ -18,8 +18,8 @@ class ParsevalPenalty(WeightMethod, name="parseval"):
     $4\lambda(WW^\top - sI)W$.
 
     A convolution counts as the matrix [out, in · places]. A matrix with more rows than columns cannot have orthogonal
-    rows: here its columns are taken, where published code takes the rows of every matrix, so that they only shrink.
-    The optional diagonal layers of the paper are for the user to put in.
+    rows: here its columns are taken, where published code takes the rows of every matrix, so that they only shrink. The
+    optional diagonal layers of the paper are for the user to put in.
 
     Args:
         strength: λ ≥ 0. Published 1e-3 (MetaWorld) and 1e-4, times (64/width)²; 1e-3 to 1e-5 in vision.

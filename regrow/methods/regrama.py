@@ -14,9 +14,10 @@ from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statist
 class ReGraMa(PeriodicMethod, name="regrama"):
     r"""Re-draws units whose incoming weights get little gradient, every `period` steps.
 
-    As `ReDo`, with the gradient in the place of the activation: $s_i = \overline{|\nabla_{w_{in,i}}L|}\,/\,\frac1n\sum_j\overline{|\nabla_{w_{in,j}}L|}$ of the gradient of that
-    step, biases left out; units with $s_i \le \tau$ are re-drawn. Rule as in the authors' code; that the paper agrees
-    is second-hand, and so are the defaults.
+    As `ReDo`, with the gradient in the place of the activation: $s_i =
+    \overline{|\nabla_{w_{in,i}}L|}\,/\,\frac1n\sum_j\overline{|\nabla_{w_{in,j}}L|}$ of the gradient of that step,
+    biases left out; units with $s_i \le \tau$ are re-drawn. Rule as in the authors' code; that the paper agrees is
+    second-hand, and so are the defaults.
 
     Args:
         threshold: τ ≥ 0. Published .01, every 1000 updates.

@@ -14,13 +14,12 @@ from regrow.methods.weight_method import Moment, WeightMethod
 class SelectiveWeightReinit(WeightMethod, name="swr"):
     r"""Draws single weights of low utility anew, every `period` steps.
 
-    The utility is $|w\,\partial L/\partial w|$, and each tensor is looked at apart.
-    Biases and gains are drawn from their own first law: a constant where they start as one. The optimizer's state
-    stays. w is the weight after the step, its gradient that of the step. Rule and defaults as in the authors' code
-    (JFernando4/collas_2025_swr_paper), where the "threshold" is an option beside the share, and a running mean of the
-    utility another, which is left out here. The utility contains |w|, so that the newest weights, being small, are
-    picked again and again: overlap of successive picks above 90 % went with failure in every case (second-hand,
-    thesis).
+    The utility is $|w\,\partial L/\partial w|$, and each tensor is looked at apart. Biases and gains are drawn from
+    their own first law: a constant where they start as one. The optimizer's state stays. w is the weight after the
+    step, its gradient that of the step. Rule and defaults as in the authors' code (JFernando4/collas_2025_swr_paper),
+    where the "threshold" is an option beside the share, and a running mean of the utility another, which is left out
+    here. The utility contains |w|, so that the newest weights, being small, are picked again and again: overlap of
+    successive picks above 90 % went with failure in every case (second-hand, thesis).
 
     Args:
         share: ρ in [0, 1]. Published 1e-5 with `period` 2048 (MLP, SGD .05); 5e-4 with 128 (ViT).

@@ -15,7 +15,8 @@ from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statist
 class SelfNormalizedReset(PeriodicMethod, name="snr"):
     r"""Re-draws units that have been silent for longer than is usual for them.
 
-    Unit i is re-drawn when $P(A_i \ge a_i) \le \eta$, where $a_i$ is the number of examples since it last fired. It fires if it is positive anywhere in the batch (and map). The law of its gaps $A_i$ is estimated from its own
+    Unit i is re-drawn when $P(A_i \ge a_i) \le \eta$, where $a_i$ is the number of examples since it last fired. It
+    fires if it is positive anywhere in the batch (and map). The law of its gaps $A_i$ is estimated from its own
     history: every `update_period` steps its threshold becomes the $(1-\eta)$ percentile of the gaps since the last
     update if that is smaller than the present one, else twice the present one, at least one batch and at most
     `largest_gap`. Rule as in the authors' code (ajozefiak/SelfNormalizedResets); η and `largest_gap` second-hand.

@@ -15,13 +15,13 @@ from regrow.methods.weight_method import Moment, Weight, WeightMethod
 class UtilityPerturbation(WeightMethod, name="upgd"):
     r"""Lets useful weights move little, and perturbs the others.
 
-    $U \leftarrow \beta U - (1-\beta)\,g\,w$, and the gradient becomes $2\,(g+\varepsilon)\,(1-\sigma(\hat
-    U/\max\hat U))$.
+    $U \leftarrow \beta U - (1-\beta)\,g\,w$, and the gradient becomes $2\,(g+\varepsilon)\,(1-\sigma(\hat U/\max\hat
+    U))$.
 
     With SGD that is the authors' step $w \leftarrow (1-\alpha\lambda)w - 2\alpha(g+\varepsilon)(1-\tilde U)$, whose
     decay is `L2(λ)` here. The maximum is over all weights. Under another optimizer it is a way to edit its gradients;
-    the authors have an Adam form that is not that. $\hat U = U/(1-\beta^t)$. If no utility is above 0 its quotients
-    say nothing, but are taken as they are, as in the authors' code.
+    the authors have an Adam form that is not that. $\hat U = U/(1-\beta^t)$. If no utility is above 0 its quotients say
+    nothing, but are taken as they are, as in the authors' code.
 
     Args:
         noise_std: of ε, ≥ 0. Published .001.
