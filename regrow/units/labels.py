@@ -51,6 +51,8 @@ class Units:
         """The plane with each unit replaced by the number that stands for it."""
         small = core(plane)
         roots = self._parents[small]
+        if torch.equal(roots, small):
+            return plane
         while not torch.equal(roots, higher := self._parents[roots]):
             self._parents[small] = roots = higher
         return roots.expand(plane.shape)

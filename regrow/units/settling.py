@@ -74,6 +74,8 @@ class _Settling:
     def _join(self, first: Tensor, second: Tensor, role: Role) -> None:
         """Units read by the same weight are one. So are units made by the same weight, if that pairs them off."""
         one, other = _cores(self.units.find(first), self.units.find(second))
+        if torch.equal(one, other):
+            return
         if role == "incoming" and min(int(one.min()), int(other.min())) >= 0:
             if len(one.unique()) != len(other.unique()):
                 return  # as of a large tied embedding, without spelling out all pairs
@@ -91,6 +93,9 @@ class _Settling:
         for plane in planes[1:]:
             shape = result.shape
             small = _cores(result, self.units.find(plane))
+            if torch.equal(*small):
+                result = compress(result)
+                continue
             one, other = torch.broadcast_tensors(*small)
             clash = (one != other) & (one != UNUSED) & (other != UNUSED)
             if bool(clash.any()):
@@ -99,8 +104,10 @@ class _Settling:
                     self.reasons.note(units, "mix", f"{name} also {_CLASH[role]}")
                 else:  # a bias or gain that several units share is reset with none of them
                     one = torch.where(clash, NONE, one)
-            unknown = (one == UNUSED) | ((one == NONE) & (role in ("incoming", "outgoing")) & (other >= 0))
-            result = compress(torch.where(unknown, other, one).expand(shape))
+            if bool((core(one) < 0).any()):
+                unknown = (one == UNUSED) | ((one == NONE) & (role in ("incoming", "outgoing")) & (other >= 0))
+                one = torch.where(unknown, other, one)
+            result = compress(one.expand(shape))
         return result
 
     def _take_for_incoming(self, planes: dict[Key, Tensor]) -> None:
@@ -130,13 +137,13 @@ class _Settling:
                     self.reasons.note(torch.cat([one[both], two[both]]), "mix", f"{name} is used in two roles")
 
     def _forbid_tied(self, name: str, makes: Tensor, reads: Tensor) -> None:
-        own = makes[(makes == reads) & (makes >= 0)]
-        if not len(own):
+        if not bool(torch.isin(core(makes), core(reads)).any()):
             return
-        units, counts = own.unique(return_counts=True)
-        for unit, number in zip(units.tolist(), counts.tolist(), strict=True):
-            if number == int((makes == unit).sum()):
-                self.reasons.note(torch.tensor([unit]), "mix", f"{name} both makes and reads it (tied weights)")
+        own, counts = makes[(makes == reads) & (makes >= 0)].unique(return_counts=True)
+        every, totals = core(makes).unique(return_counts=True)
+        totals = totals * (makes.numel() // core(makes).numel())
+        whole = own[counts == totals[torch.searchsorted(every, own)]]
+        self.reasons.note(whole, "mix", f"{name} both makes and reads it (tied weights)")
 
 
 _CLASH = {"incoming": "makes other units", "outgoing": "multiplies something else"}
