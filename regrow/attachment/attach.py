@@ -1,7 +1,8 @@
 """The one line."""
 
+import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from regrow.attachment.attachment import Attachment
 from regrow.attachment.service import Choice, Request
+from regrow.attachment.unit_worker import UnitWorker
 from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods import Method, WeightMethod, method_named
 from regrow.units.initial import Init
@@ -64,7 +66,8 @@ def attach(
         strict: raise if any hidden group cannot be served, instead of listing it.
 
     Raises:
-        ConfigError: an unknown method, law or module name, no method at all, or a seed that is no whole number ≥ 0.
+        ConfigError: an unknown method, law or module name, no method at all, two that replace the same units, or a seed
+            that is no whole number ≥ 0.
         ModelError: the optimizer does not hold the model's parameters, the model cannot take the example, or
             nothing can be replaced.
         StateError: a method of this kind is already attached to this model and optimizer.
@@ -77,7 +80,7 @@ def attach(
         _check_manual(methods)
     else:
         _check_holds(optimizer, model)
-    neighbours = [found for ref in _live.get(model, []) if (found := ref()) is not None and found.attached]
+    neighbours = _attached_to(model)
     _check_first_of_kind(neighbours, methods, optimizer)
 
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
@@ -92,6 +95,7 @@ def attach(
     request.check_names(model)
     attachment = Attachment(model, optimizer, methods, seed, request)
     attachment.key = _free_key(optimizer)
+    attachment.check_found = _check_no_group_twice(model)
     try:
         if attachment.needs_units:
             if example is None:
@@ -157,6 +161,12 @@ def _check_holds(optimizer: Optimizer, model: nn.Module) -> None:
         )
 
 
+def _attached_to(model: nn.Module) -> list[Attachment]:
+    if _live.get(model):
+        gc.collect()  # an optimizer that was thrown away takes its attachment along
+    return [found for ref in _live.get(model, []) if (found := ref()) is not None and found.attached]
+
+
 def _check_first_of_kind(
     neighbours: Sequence[Attachment], methods: Sequence[Method], optimizer: Optimizer | None
 ) -> None:
@@ -170,6 +180,25 @@ def _check_first_of_kind(
                         f"{other} is already attached to this {type(found.model).__name__} and its optimizer. "
                         "detach() it first, or attach several methods in one list."
                     )
+
+
+def _check_no_group_twice(model: nn.Module) -> Callable[[list[UnitWorker]], None]:
+    """What an attachment calls when it knows which groups its unit methods serve."""
+
+    def check(found: list[UnitWorker]) -> None:
+        before = [worker for other in _attached_to(model) for worker in other.unit_workers]
+        served: dict[str, UnitWorker] = {}
+        for worker in (*before, *found):
+            for site in worker.sites:
+                first = served.setdefault(site.group.name, worker)
+                if first is not worker:
+                    raise ConfigError(
+                        f"{type(first.method).__name__} and {type(worker.method).__name__} would both replace the "
+                        f"units of group {site.group.name!r}, without knowing of each other. Take one of them, or give "
+                        "each groups of its own: two calls of attach(), with include=."
+                    )
+
+    return check
 
 
 def _free_key(optimizer: Optimizer | None) -> str:

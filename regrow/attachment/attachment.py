@@ -43,6 +43,7 @@ class Attachment:
         events: all replacements of this process so far, oldest first. They are not part of the saved state.
         graph: the model's units; None until the first forward if no example was given.
         unserved: why each group that is not served is not.
+        check_found: called with the unit methods at work as soon as it is known what they serve; it may refuse that.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Attachment:
             ]
             self._undo += [handle.remove for handle in handles]
         self.key = "0"
+        self.check_found: Callable[[list[UnitWorker]], None] = lambda workers: None
 
     def find_units(self, example: Any) -> None:
         """Trace the model on an example and start to serve its groups."""
@@ -102,6 +104,7 @@ class Attachment:
             if not sites:
                 raise ModelError(_nothing_served(self.model, method, {**unserved, **graph.unclaimed}))
             workers[index] = UnitWorker(method, sites, self._generators[index])
+            self._undo += [reader.handle.remove for site in sites for reader in site.readers]
         hidden = {
             name: reason
             for name, reason in unserved.items()
@@ -112,10 +115,10 @@ class Attachment:
                 f"strict=True, but {len(hidden)} groups of {type(self.model).__name__} cannot be served:\n"
                 f"{format_reasons(hidden)}\nExclude them by name, or drop strict=True."
             )
+        self.check_found(list(workers.values()))
         self.graph, self.unserved, self._unit_workers = graph, unserved, workers
         for worker in self._weight_workers.values():
             worker.use(graph)
-        self._undo += [reader.handle.remove for site in self._sites() for reader in site.readers]
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self.load_state_dict(pending)
@@ -323,6 +326,11 @@ class Attachment:
         for index, worker in self._all_workers():
             prefix = f"{index}."
             worker.load({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
+
+    @property
+    def unit_workers(self) -> list[UnitWorker]:
+        """The unit methods at work, with what they serve."""
+        return list(self._unit_workers.values())
 
     def _identity(self) -> dict[str, Any]:
         return {

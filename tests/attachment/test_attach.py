@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import regrow
+from regrow.methods import ReGraMa
 from tests.attachment.training import batch, make_network, same, train
 
 
@@ -332,3 +333,32 @@ def test_a_coupled_stream_of_several_layers_is_served_on_request_only() -> None:
     assert [group.name for group in plastic.groups] == ["inside", "up"]
     train(model, optimizer, 60)
     assert {event.group for event in plastic.events} == {"inside", "up"}
+
+
+def test_two_methods_that_replace_the_same_units() -> None:
+    text = _error(lambda: _attached([regrow.ContinualBackprop(), regrow.RandomReplacement()], example=batch(0)[0]))
+    assert "ContinualBackprop and RandomReplacement would both replace the units of group '0'" in text
+    model, optimizer, first = _attached("cbp", example=batch(0)[0], include="0")
+    regrow.attach(model, optimizer, "random-replacement", example=batch(0)[0], include="2")  # to each its own
+    text = _error(lambda: regrow.attach(model, optimizer, "redo", example=batch(0)[0]))
+    assert "ContinualBackprop and ReDo would both replace the units of group '0', without knowing of each other" in text
+    assert "two calls of attach(), with include=" in text
+
+    other = torch.optim.SGD(model.parameters(), lr=0.1)
+    late = regrow.attach(model, other, ReGraMa(), exclude="2")  # found at the first forward
+    assert "ContinualBackprop and ReGraMa would both replace" in _error(lambda: model(batch(0)[0]))
+    late.detach()
+    first.detach()
+    regrow.attach(model, optimizer, "redo", example=batch(0)[0], include="0")
+
+
+def test_of_two_optimizers_one_thrown_away_is_none() -> None:
+    model = make_network()
+    for _ in range(2):
+        regrow.attach(model, torch.optim.SGD(model.parameters(), lr=0.1), "cbp", example=batch(0)[0])
+    kept = torch.optim.SGD(model.parameters(), lr=0.1)
+    regrow.attach(model, kept, "cbp", example=batch(0)[0])
+    other = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert "ContinualBackprop and ContinualBackprop would" in _error(
+        lambda: regrow.attach(model, other, "cbp", example=batch(0)[0])
+    )

@@ -1,9 +1,13 @@
 import math
 
+import pytest
 import torch
 from torch import nn
 
 import regrow
+from regrow.errors import ConfigError
+from regrow.methods import ShrinkAndPerturbAtTaskChange
+from tests.methods.by_hand import assert_equal, attached, does_nothing, values
 
 
 def _steps(method: regrow.ShrinkAndPerturb, steps: int, start: float = 1.0) -> torch.Tensor:
@@ -37,3 +41,46 @@ def test_a_period_does_the_same_in_one_go() -> None:
     # Within a period noise is not shrunk: a difference of second order, here of less than 1 %.
     assert abs(every.mean() - seldom.mean()) < 0.002
     assert abs(seldom.std().item() / every.std().item() - 1) < 0.03
+
+
+def test_at_a_task_change_once() -> None:
+    model, _, plastic = attached(ShrinkAndPerturbAtTaskChange(0.6, 0.0))
+    w = values(model)
+    plastic.task_changed()
+    assert_equal(model, {name: 0.6 * value for name, value in w.items()})
+
+
+def test_at_a_task_change_with_noise_or_towards_a_fresh_network() -> None:
+    model = nn.Linear(100, 100)
+    nn.init.normal_(model.weight, std=3.0)
+    nn.init.zeros_(model.bias)
+    model, _, plastic = attached(ShrinkAndPerturbAtTaskChange(0.5, 0.2), model, example=torch.zeros(1, 100))
+    before = model.weight.detach().clone()
+    plastic.task_changed()
+    noise = model.weight.detach() - 0.5 * before
+    assert abs(noise.std().item() / 0.2 - 1) < 0.03
+    plastic.detach()
+
+    model, _, plastic = attached(ShrinkAndPerturbAtTaskChange(0.25, toward_fresh=True), model, seed=1)
+    before = model.weight.detach().clone()
+    plastic.task_changed()
+    fresh = (model.weight.detach() - 0.25 * before) / 0.75
+    assert abs(fresh.std().item() / before.std().item() - 1) < 0.03
+    assert abs((fresh * before).mean().item()) < 0.05 * before.std().item() ** 2, "a draw of its own"
+
+
+def test_at_a_task_change_nothing() -> None:
+    assert does_nothing(ShrinkAndPerturbAtTaskChange(1.0, 0.0), lambda plastic: plastic.task_changed())
+    assert does_nothing(ShrinkAndPerturbAtTaskChange())
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: ShrinkAndPerturbAtTaskChange(1.2), "shrink is a share and must lie in"),
+        (lambda: ShrinkAndPerturbAtTaskChange(noise_std=-1), "noise_std must be a finite number ≥ 0, but is -1"),
+    ],
+)
+def test_bad_settings(build, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"ShrinkAndPerturbAtTaskChange.{text}"):
+        build()

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+
+from regrow.errors import ConfigError
+from regrow.methods import L2Init
+from tests.methods.by_hand import LEARNING_RATE, assert_equal, attached, does_nothing, gradients, step, values
+
+
+def test_pulls_by_twice_the_distance_to_the_initial_weights() -> None:
+    model, optimizer, _ = attached(L2Init(0.3))
+    initial = values(model)
+    w = initial
+    for seed in range(4):
+        gradient = gradients(w, seed)
+        w = {n: v - LEARNING_RATE * (gradient[n] + 2 * 0.3 * (v - initial[n])) for n, v in w.items()}
+        step(model, optimizer, seed)
+    assert_equal(model, w)
+    assert np.abs(w["0.weight"] - initial["0.weight"]).max() > 0.01
+
+
+def test_the_gradient_is_that_of_the_penalty_in_the_loss() -> None:
+    model, optimizer, _ = attached(L2Init(0.2))
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    optimizer.zero_grad()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    leaves = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
+    (0.2 * sum((leaf - first).square().sum() for leaf, first in zip(leaves, start, strict=True))).backward()
+    optimizer.step()
+    for parameter, leaf in zip(model.parameters(), leaves, strict=True):
+        torch.testing.assert_close(parameter.grad, leaf.grad)
+
+
+def test_without_strength_nothing_happens_and_without_gradient_neither() -> None:
+    assert does_nothing(L2Init(0.0))
+    model, optimizer, _ = attached(L2Init(0.3))
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    before = values(model)
+    optimizer.step()  # no gradients at all
+    assert_equal(model, before, 0)
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), "1"])
+def test_bad_settings(bad: float) -> None:
+    with pytest.raises(ConfigError, match=f"L2Init.strength must be a finite number ≥ 0, but is {bad!r}"):
+        L2Init(bad)
