@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from regrow.errors import ConfigError
-from regrow.methods.method import check_count, check_share
+from regrow.methods.method import check_choice, check_count, check_share
 from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic
 
 
@@ -33,6 +33,9 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
         largest_gap: τ_max in examples, with which every unit starts. Published 20,000.
         update_period: steps between two updates of the thresholds. Published: 16 tasks.
         resolution: examples per bin of the history.
+        reset_when: "longer" (default) asks for a silence longer than the threshold, which is what P(A ≥ a) ≤ η means;
+            "as_long" for one as long as it, as a port of the authors' code does: there a unit whose gaps are all alike
+            is re-drawn at each of them.
     """
 
     reference: ClassVar[str] = "Farias & Jozefiak, ICLR 2025"
@@ -47,6 +50,7 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
     largest_gap: int = 20_000
     update_period: int = 1000
     resolution: int = 16
+    reset_when: Literal["longer", "as_long"] = "longer"
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
@@ -54,6 +58,7 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
         check_share(self, "rejection_share")
         for setting in ("largest_gap", "update_period", "resolution"):
             check_count(self, setting, least=1)
+        check_choice(self, "reset_when", ("longer", "as_long"))
         if self.resolution > self.largest_gap:
             raise ConfigError(
                 f"SelfNormalizedReset.resolution must be at most largest_gap, {self.largest_gap}, but is "
@@ -86,11 +91,12 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
     def choose(
         self, readings: Readings, state: dict[str, Tensor], age: Tensor, due: int, generator: Generator
     ) -> Choice:
-        """Those that have been silent for as long as their threshold."""
+        """Those that have been silent for longer than their threshold."""
         self._update(state)
-        return Choice(
-            (state["silent"] >= self.threshold(state)).nonzero().flatten() if self.rejection_share else _NOBODY
-        )
+        if not self.rejection_share:
+            return Choice(torch.empty(0, dtype=torch.int64))
+        silent, threshold = state["silent"], self.threshold(state)
+        return Choice((silent > threshold if self.reset_when == "longer" else silent >= threshold).nonzero().flatten())
 
     def threshold(self, state: dict[str, Tensor]) -> Tensor:
         """The threshold of each unit, in examples."""
@@ -111,6 +117,3 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
         state["threshold"].copy_(torch.where(due & (count > 0), new, present))
         gaps.masked_fill_(due, 0.0)
         state["since"].masked_fill_(due, 0.0)
-
-
-_NOBODY = torch.empty(0, dtype=torch.int64)
