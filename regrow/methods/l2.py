@@ -16,6 +16,8 @@ class L2(WeightMethod, name="l2"):
     With plain SGD the two are the same step; with momentum or Adam they are not. The article decays through
     the optimizer's own `weight_decay`, which is the coupled form.
 
+    Gains of norms decay too, which can drive them to 0 over a long run: leave norms out by `exclude=` then.
+
     Args:
         strength: λ ≥ 0. Published: 1e-4 (Online Permuted MNIST), 3e-6 (Continual ImageNet), 1e-3 (Ant).
         coupled: add the decay to the gradient instead of applying it to the weight.

@@ -24,7 +24,8 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
     Here: gaps are counted in steps of `resolution` examples, rounded up; a unit with no gap on record, because it
     always fires, keeps its threshold (in the code it gets the lowest, so that one silent batch resets it); the batch is
     the one at hand (in the code 100); units are looked at every `period` steps, since a look needs the data; a unit
-    that is re-drawn starts with the largest threshold and no history (a port notes the gap that ended so).
+    that is re-drawn starts with the largest threshold and no history (in the code it keeps both, and the silence that
+    ended so counts as a gap).
 
     Activations need a batch as their first dimension, since that is where examples are counted.
 
@@ -34,8 +35,8 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
         update_period: steps between two updates of the thresholds. Published: 16 tasks.
         resolution: examples per bin of the history.
         reset_when: "longer" (default) asks for a silence longer than the threshold, which is what P(A ≥ a) ≤ η means;
-            "as_long" for one as long as it, as a port of the authors' code does: there a unit whose gaps are all alike
-            is re-drawn at each of them.
+            "as_long" for one as long as it, as the authors' code does: there a unit whose gaps are all alike is
+            re-drawn at each of them.
     """
 
     reference: ClassVar[str] = "Farias & Jozefiak, ICLR 2025"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import regrow
-from regrow.methods import ReGraMa
+import regrow.methods
 from tests.attachment.training import batch, make_network, same, train
 
 
@@ -345,7 +345,7 @@ def test_two_methods_that_replace_the_same_units() -> None:
     assert "two calls of attach(), with include=" in text
 
     other = torch.optim.SGD(model.parameters(), lr=0.1)
-    late = regrow.attach(model, other, ReGraMa(), exclude="2")  # found at the first forward
+    late = regrow.attach(model, other, regrow.methods.ReGraMa(), exclude="2")  # found at the first forward
     assert "ContinualBackprop and ReGraMa would both replace" in _error(lambda: model(batch(0)[0]))
     late.detach()
     first.detach()
@@ -362,3 +362,51 @@ def test_of_two_optimizers_one_thrown_away_is_none() -> None:
     assert "ContinualBackprop and ContinualBackprop would" in _error(
         lambda: regrow.attach(model, other, "cbp", example=batch(0)[0])
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "waits"),
+    [
+        ("FIRE", True),
+        ("DASH", True),
+        ("ShrinkAndPerturbAtTaskChange", True),
+        ("FullReset", True),
+        ("HardReset", True),
+        ("L2Init", False),
+    ],
+)
+def test_a_task_change_never_told_is_asked_for_once(method: str, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regrow.attachment.attachment._STEPS_WITHOUT_A_TASK", 5)
+    model, optimizer, plastic = _attached(getattr(regrow.methods, method)(), example=batch(0)[0])
+    train(model, optimizer, 4)
+    if not waits:
+        train(model, optimizer, 4)
+        return
+    with pytest.warns(RuntimeWarning) as caught:
+        train(model, optimizer, 1)
+    assert len(caught) == 1
+    assert f"{method} acts at task changes only, and was told of none in 5 steps. Call task_changed() of what" in str(
+        caught[0].message
+    )
+    train(model, optimizer, 10)  # said once
+    model, optimizer, plastic = _attached(getattr(regrow.methods, method)(), example=batch(0)[0])
+    train(model, optimizer, 3)
+    plastic.task_changed([nn.functional.cross_entropy(model(batch(0)[0]), batch(0)[1])])
+    train(model, optimizer, 10)
+
+
+def test_a_reset_by_steps_waits_for_no_task_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regrow.attachment.attachment._STEPS_WITHOUT_A_TASK", 5)
+    model, optimizer, _ = _attached(regrow.methods.HardReset(period=4), example=batch(0)[0])
+    train(model, optimizer, 10)
+    assert "HardReset acts around an optimizer's step" in _error(
+        lambda: regrow.attach(make_network(), None, regrow.methods.HardReset(period=4))
+    )
+
+
+@pytest.mark.parametrize("method", ["redo", "regrama", "snr", "ccbp", "random-replacement"])
+def test_a_model_without_free_groups_under_every_unit_method(method: str) -> None:
+    kind = regrow.methods.Method.registry[method].__name__
+    text = _error(lambda: _attached(method, model=nn.Linear(20, 5), example=batch(0)[0]))
+    assert f"Nothing in Linear can be replaced by {kind}:\n  weight: the network returns it" in text
+    assert "A network needs a hidden layer that feeds another" in text
