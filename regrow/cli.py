@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 try:
     from cyclopts import App, CycloptsError, Parameter
@@ -120,8 +120,15 @@ def run(
 
 
 @app.command(name="list")
-def list_() -> None:
-    """Show the studies with their scales, and the methods with their settings."""
+def list_(what: Literal["studies", "methods"] | None = None, /) -> None:
+    """Show the studies with their scales, and the methods with their settings.
+
+    Args:
+        what: only the studies; or only the methods, with what each needs and remembers and where it comes from.
+    """
+    if what == "methods":
+        _list_methods()
+        return
     import regrow.studies  # noqa: F401  registers all studies
     from regrow.experiments.study import Study
     from regrow.methods import Method
@@ -129,16 +136,30 @@ def list_() -> None:
     studies = Table("study", "scale", "what to expect", title="Studies", title_justify="left", box=box.SIMPLE)
     for name, study in sorted(Study.registry.items()):
         studies.add_row(Text(name, "bold"), "", study.summary)
-        for scale, what in study.scales.items():
-            studies.add_row("", scale, what.summary)
+        for scale, details in study.scales.items():
+            studies.add_row("", scale, details.summary)
+    console.print(studies)
+    if what == "studies":
+        return
     methods = Table(
         "method", "what it does", "settings and defaults", title="Methods", title_justify="left", box=box.SIMPLE
     )
     for name, kind in sorted(Method.registry.items()):
         settings = "\n".join(f"{key}={value!r}" for key, value in kind().settings().items())
         methods.add_row(Text(name, "bold"), (kind.__doc__ or "").strip().splitlines()[0], settings)
-    console.print(studies)
     console.print(methods)
+
+
+def _list_methods() -> None:
+    from regrow.methods import Method
+    from regrow.methods.overview import overview
+
+    table = Table("method", "kind", "what it does", "needs", "state", "reference", box=box.SIMPLE)
+    for _, kind in sorted(Method.registry.items()):
+        found = overview(kind)
+        needs = ", ".join(found.needs) or "–"
+        table.add_row(Text(found.name, "bold"), found.kind, found.line, needs, found.state, found.reference)
+    console.print(table)
 
 
 @app.command

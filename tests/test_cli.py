@@ -200,6 +200,22 @@ def test_list_shows_studies_and_methods(here):
         assert word in output
 
 
+def test_list_methods_says_what_each_needs(here):
+    code, output, errors = here("list", "methods")
+    assert (code, errors) == (0, "") and "permuted-digits" not in output
+    head = ("method", "kind", "what it does", "needs", "state", "reference")
+    assert re.search(r"\s+".join(head), output)
+    rows = [
+        r"cbp +unit +Re-draws a tiny share .* +units, activations +per unit +Dohare et al., Nature 2024",
+        r"fire +task change +Makes every matrix .* +units, task changes +none +Han et al., ICLR 2026",
+        r"l2-init +weight +Decays all parameters .* +– +per weight +Kumar et al., CoLLAs 2025",
+    ]
+    for row in rows:
+        assert re.search(row, output), output
+    code, output, errors = here("list", "studies")
+    assert (code, errors) == (0, "") and "permuted-digits" in output and "replacement_rate" not in output
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -230,7 +246,7 @@ def test_an_unknown_option_is_an_error(here):
     assert "--sede" in output + errors
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["list", "--help"]])
 def test_help_loads_nothing_heavy(words):
     call = f"""
 import sys

@@ -28,6 +28,7 @@ class DASH(WeightMethod, name="dash"):
     """
 
     reference: ClassVar[str] = "Shin et al., NeurIPS 2024"
+    reads_gradients: ClassVar[bool] = True
 
     momentum: float = 0.3
     least: float = 0.3

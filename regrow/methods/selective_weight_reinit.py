@@ -30,6 +30,7 @@ class SelectiveWeightReinit(WeightMethod, name="swr"):
 
     reference: ClassVar[str] = "Hernandez-Garcia et al., CoLLAs 2025"
     draws: ClassVar[bool] = True
+    reads_gradients: ClassVar[bool] = True
 
     share: float = 1e-5
     period: int = 2048

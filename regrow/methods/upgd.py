@@ -33,6 +33,7 @@ class UtilityPerturbation(WeightMethod, name="upgd"):
     """
 
     reference: ClassVar[str] = "Elsayed & Mahmood, ICLR 2024"
+    reads_gradients: ClassVar[bool] = True
 
     noise_std: float = 0.001
     decay_rate: float = 0.999
