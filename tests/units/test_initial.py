@@ -6,7 +6,7 @@ from torch import nn
 
 from regrow.errors import RegrowError
 from regrow.units.graph import Slice
-from regrow.units.initial import law_for
+from regrow.units.initial import law_for, starting_law
 from regrow.units.surgery import Region
 
 
@@ -71,3 +71,40 @@ def test_named_laws_have_the_spread_of_their_names() -> None:
 def test_an_unknown_law_is_an_error() -> None:
     with pytest.raises(RegrowError, match="There is no initial law 'he' for init="):
         _law(nn.Linear(3, 4), init="he")
+
+
+# The law of a whole parameter of a fresh network.
+
+
+@pytest.mark.parametrize(
+    ("fill", "kind", "first", "second"),
+    [
+        (lambda weight: None, "uniform", -1 / math.sqrt(30), 1 / math.sqrt(30)),  # the layer's own, exactly
+        (lambda weight: nn.init.uniform_(weight, -2.0, 2.0), "uniform", -2.0, 2.0),
+        (lambda weight: nn.init.normal_(weight, 0.0, 2.0), "normal", 0.0, 2.0),
+        (lambda weight: nn.init.constant_(weight, 3.0), "constant", 3.0, 0.0),
+        (nn.init.orthogonal_, "normal", 0.0, 1 / math.sqrt(200)),
+    ],
+    ids=["own", "uniform", "normal", "constant", "orthogonal"],
+)
+def test_the_starting_law_is_the_one_that_gave_the_weights(fill, kind: str, first: float, second: float) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(30, 200)
+    fill(layer.weight)
+    law = starting_law(layer, "weight")
+    assert law.kind == kind
+    assert abs(law.first - first) < 0.1 and abs(law.second - second) < 0.1
+    if kind == "uniform" and first > -1:
+        assert (law.first, law.second) == pytest.approx((first, second), abs=1e-6)
+    drawn = law.sample((400, 50), torch.Generator().manual_seed(0))
+    assert abs(drawn.std(correction=0).item() - layer.weight.std(correction=0).item()) < 0.03 * (1 + second)
+
+
+def test_small_tensors_keep_their_layers_law_and_constants_are_constants() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2), nn.Linear(2, 1))
+    assert starting_law(model, "0.bias").second == pytest.approx(3**-0.5)
+    assert starting_law(model, "2.bias").second == pytest.approx(2**-0.5)  # one element is no constant
+    assert (starting_law(model, "1.weight").kind, starting_law(model, "1.weight").first) == ("constant", 1.0)
+    nn.init.zeros_(model[0].bias)
+    assert (starting_law(model, "0.bias").kind, starting_law(model, "0.bias").first) == ("constant", 0.0)
