@@ -5,6 +5,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from regrow.errors import ConfigError, nearest
+from regrow.networks.layers.doubling import CReLU, DeepFourierFeatures, halved
+from regrow.networks.layers.smooth_leaky_relu import SmoothLeakyReLU
+
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -13,7 +17,11 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "selu": nn.SELU,
     "swish": nn.SiLU,
+    "smooth_leaky_relu": SmoothLeakyReLU,
+    "crelu": CReLU,
+    "deep_fourier": DeepFourierFeatures,
 }
+_DOUBLING = ("crelu", "deep_fourier")
 
 
 class MLP(nn.Sequential):
@@ -25,18 +33,24 @@ class MLP(nn.Sequential):
 
     Args:
         inputs: number of inputs.
-        widths: number of units of each hidden layer.
+        widths: number of units of each hidden layer; with crelu and deep_fourier, of features, two for each unit.
         outputs: number of outputs.
-        activation: relu, leaky_relu, tanh, sigmoid, elu, selu or swish.
+        activation: relu, leaky_relu, tanh, sigmoid, elu, selu, swish, smooth_leaky_relu, crelu or deep_fourier.
 
     Shape:
         [batch, inputs] to [batch, outputs].
+
+    Raises:
+        ConfigError: an unknown activation, or an odd width with one that makes two features of each unit.
     """
 
     def __init__(self, inputs: int, widths: Sequence[int], outputs: int, activation: str = "relu") -> None:
+        if activation not in _ACTIVATIONS:
+            raise ConfigError(f"MLP knows no activation {activation!r}: {nearest(activation, _ACTIVATIONS)}")
         layers: list[nn.Module] = []
         for fan_in, width in zip((inputs, *widths), widths, strict=False):
-            layers += [_linear(fan_in, width, _gain(activation)), _ACTIVATIONS[activation]()]
+            units = halved(width) if activation in _DOUBLING else width
+            layers += [_linear(fan_in, units, _gain(activation)), _ACTIVATIONS[activation]()]
         super().__init__(*layers, _linear((inputs, *widths)[-1], outputs, 1.0))
 
 
@@ -51,4 +65,6 @@ def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
 def _gain(activation: str) -> float:
     if activation == "selu":
         return 1.0
-    return nn.init.calculate_gain("relu" if activation in ("elu", "swish") else activation)  # type: ignore[arg-type]
+    # Two features of a unit together have the mean square of its pre-activation, or 1: each half, as behind ReLU.
+    as_relu = ("elu", "swish", "smooth_leaky_relu", *_DOUBLING)
+    return nn.init.calculate_gain("relu" if activation in as_relu else activation)  # type: ignore[arg-type]

@@ -1,8 +1,10 @@
 import math
 
+import pytest
 import torch
 from torch import nn
 
+from regrow.errors import ConfigError
 from regrow.networks.mlp import MLP
 
 
@@ -24,3 +26,8 @@ def test_hidden_layers_have_the_gain_of_the_activation_and_the_output_layer_none
 
 def test_no_hidden_layer() -> None:
     assert MLP(4, [], 3)(torch.ones(2, 4)).shape == (2, 3)
+
+
+def test_an_unknown_activation() -> None:
+    with pytest.raises(ConfigError, match=r"MLP knows no activation 'relo': did you mean 'relu'\? Known: crelu, deep"):
+        MLP(4, [3], 2, "relo")

@@ -24,7 +24,8 @@ class RunningInputNormalization(RunningStatistics):
     No paper's rule: a public screening of methods on input-permuted MNIST reports that a running input normalization
     with .99 does more than every method on weights (read at third hand; its code was not seen).
 
-    Statistics move in each forward in training mode, with or without grad. They are constants to the gradient.
+    Statistics move in each forward in training mode, with or without grad. They are constants to the gradient. It is
+    for what enters a network: hidden units in front of it are blocked, since their past is kept in its buffers.
 
     Args:
         features: number of inputs, or of channels.
@@ -38,7 +39,7 @@ class RunningInputNormalization(RunningStatistics):
         [batch, features, *places], and the same comes out, of the same dtype. Computed in float32 at least.
 
     Raises:
-        ConfigError: a decay or ε that is none.
+        ConfigError: a decay or ε out of range.
         ModelError: a value of another shape, in the forward.
     """
 

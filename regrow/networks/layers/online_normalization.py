@@ -5,7 +5,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from regrow.errors import ConfigError
 from regrow.networks.layers.running_statistics import RunningStatistics, at_places, over_places, recur
@@ -38,15 +37,14 @@ class OnlineNormalization(RunningStatistics):
     - The article's use (Dohare et al., 2024, Extended Data Fig. 4) is batches of one example. Its decays are not
       known here.
     - A batch is so many examples in order: what comes out of example t depends on all before it in the batch, and the
-      result is that of single examples up to rounding. In memory and time it is as cheap as batch normalization.
+      result is that of single examples up to rounding. A batch of B takes log₂ B passes over the means.
     - Statistics move in each forward in training mode, the accumulators in each backward. In evaluation mode the
       statistics are constants, and the gradient is the ordinary one.
     - The accumulators have the unit of the loss. A loss scale (GradScaler) that changes disturbs them for about
       1 / (1 - α_b) examples. Gradients that are not finite leave them as they are.
     - With one place, |y| > √(2 / (1 - α_b)) makes the control process overshoot (14 with the default). It happens when
       a feature wakes up after its variance has decayed.
-    - When a unit is replaced, its statistics start afresh, as those of a batch norm do. Its accumulators, which no
-      output shows, fade by themselves in about 1 / (1 - α_b) examples.
+    - When a unit is replaced, its statistics and accumulators start afresh.
 
     Args:
         features: how many; units of a linear layer, channels of a convolution.
@@ -65,7 +63,7 @@ class OnlineNormalization(RunningStatistics):
         [batch, features, *places], and the same comes out, of the same dtype. Computed in float32 at least.
 
     Raises:
-        ConfigError: a decay, ε, bound or guard that is none.
+        ConfigError: a decay, ε, bound or guard out of range.
         ModelError: a value of another shape, in the forward.
     """
 
@@ -105,9 +103,11 @@ class OnlineNormalization(RunningStatistics):
         wide = self.checked(value)
         weight, bias = (None if one is None else one.to(wide.dtype) for one in (self.weight, self.bias))
         if self.training:
-            centre, scale = self._take_in(wide.detach())
-            control = self.control_output, self.control_mean
-            result: Tensor = _Controlled.apply(wide, centre, scale, control, self.backward_decay)  # type: ignore[no-untyped-call]
+            control, decays = (self.control_output, self.control_mean), (self.forward_decay, self.backward_decay)
+            result: Tensor
+            result, _, mean, var = normalize_online(wide, self.mean, self.var, *control, *decays, self.eps)
+            self.mean.copy_(mean)
+            self.var.copy_(var)
             if weight is not None and bias is not None:
                 result = result * at_places(weight, wide) + at_places(bias, wide)
         else:
@@ -118,19 +118,6 @@ class OnlineNormalization(RunningStatistics):
             result = result.clamp(-self.clamp, self.clamp)
         return result.to(value.dtype)
 
-    def _take_in(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Update the statistics; return centre and scale of each example, as they were before it."""
-        decay = self.forward_decay
-        means = over_places(value)
-        variances = over_places((value - at_places(means, value)).square())
-        decays = torch.full_like(means, decay)
-        centres = recur(decays, (1 - decay) * means, self.mean)
-        off = (means - centres[:-1]).square()
-        squares = recur(decays, (1 - decay) * (variances + decay * off), self.var)
-        self.mean.copy_(centres[-1])
-        self.var.copy_(squares[-1])
-        return at_places(centres[:-1], value), at_places((squares[:-1] + self.eps).sqrt(), value)
-
     def extra_repr(self) -> str:
         """Show the settings."""
         return (
@@ -139,31 +126,71 @@ class OnlineNormalization(RunningStatistics):
         )
 
 
-class _Controlled(torch.autograd.Function):
-    """(x - centre) / scale, whose gradient passes the control process and moves its accumulators."""
+# An operator of its own, so that compilers and `find_units` see one call and which buffers belong to it.
+@torch.library.custom_op("regrow::normalize_online", mutates_args=())
+def normalize_online(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    control_output: Tensor,
+    control_mean: Tensor,
+    forward_decay: float,
+    backward_decay: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Normalize each example by the statistics before it. The control is for the backward, which moves it.
 
-    @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, centre: Tensor, scale: Tensor, control: tuple[Tensor, Tensor], decay: float
-    ) -> Tensor:
-        result = (value - centre) / scale
-        ctx.save_for_backward(result, scale)
-        # Not among the saved ones: another backward may move them before this one, as in gradient accumulation.
-        ctx.control, ctx.decay = control, decay
-        return result
+    Returns:
+        y, of the input's shape; what it was divided by, [batch, features]; mean and variance after the last example.
+    """
+    means = over_places(input)
+    variances = over_places((input - at_places(means, input)).square())
+    decays = torch.full_like(means, forward_decay)
+    centres = recur(decays, (1 - forward_decay) * means, running_mean)
+    off = (means - centres[:-1]).square()
+    squares = recur(decays, (1 - forward_decay) * (variances + forward_decay * off), running_var)
+    scales = (squares[:-1] + eps).sqrt()
+    result = (input - at_places(centres[:-1], input)) / at_places(scales, input)
+    return result, scales, centres[-1].clone(), squares[-1].clone()
 
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        result, scale = ctx.saved_tensors
-        control_output, control_mean = ctx.control
-        lost = 1 - ctx.decay
-        scales = scale.flatten(1)
-        # With g put in, e^y is a linear recurrence whose decay depends on the example, and e^1 one with decay α_b.
-        errors = recur(1 - lost * over_places(result.square()), over_places(gradient * result), control_output)
-        gradient = gradient - lost * at_places(errors[:-1], result) * result
-        means = over_places(gradient) / scales
-        offsets = recur(torch.full_like(means, ctx.decay), means, control_mean)
-        for buffer, last in ((control_output, errors[-1]), (control_mean, offsets[-1])):
-            buffer.copy_(torch.where(last.isfinite(), last, buffer))
-        return gradient / scale - lost * at_places(offsets[:-1], result), None, None, None, None
+
+@torch.library.custom_op("regrow::control_gradient", mutates_args=("control_output", "control_mean"))
+def control_gradient(
+    gradient: Tensor, result: Tensor, scales: Tensor, control_output: Tensor, control_mean: Tensor, decay: float
+) -> Tensor:
+    """Turn the gradient of y into that of x, and move the accumulators of the control process."""
+    lost = 1 - decay
+    # With g put in, e^y is a linear recurrence whose decay depends on the example, and e^1 one with decay α_b.
+    errors = recur(1 - lost * over_places(result.square()), over_places(gradient * result), control_output)
+    gradient = gradient - lost * at_places(errors[:-1], result) * result
+    means = over_places(gradient) / scales
+    offsets = recur(torch.full_like(means, decay), means, control_mean)
+    for buffer, last in ((control_output, errors[-1]), (control_mean, offsets[-1])):
+        buffer.copy_(torch.where(last.isfinite(), last, buffer))
+    return gradient / at_places(scales, result) - lost * at_places(offsets[:-1], result)
+
+
+@normalize_online.register_fake
+def _(input: Tensor, running_mean: Tensor, running_var: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    scales = input.new_empty(input.shape[:2])
+    return torch.empty_like(input), scales, torch.empty_like(running_mean), torch.empty_like(running_var)
+
+
+@control_gradient.register_fake
+def _(gradient: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(gradient)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[:2])
+    ctx.mark_non_differentiable(*output[1:])
+    # Not among the saved ones: another backward may move them before this one, as in gradient accumulation.
+    ctx.control, ctx.decay = inputs[3:5], inputs[6]
+
+
+def _backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    result, scales = ctx.saved_tensors
+    return control_gradient(gradient, result, scales, *ctx.control, ctx.decay), *[None] * 7
+
+
+normalize_online.register_autograd(_backward, setup_context=_remember)

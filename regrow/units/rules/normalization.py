@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from regrow.networks.layers import online_normalization as online_normalization  # has the operator
 from regrow.units.call import Call
 from regrow.units.labels import NONE, core, has_units, meet, units_in
 from regrow.units.record import Record
@@ -12,6 +13,7 @@ from regrow.units.rules.registry import rule
 @rule(
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
     "miopen_batch_norm", "_batch_norm_with_update", "_batch_norm_no_update", "_native_batch_norm_legit_functional",
+    "regrow::normalize_online",
 )  # fmt: skip
 def batch_norm(record: Record, call: Call) -> None:
     """Statistics of each channel over the batch and places; gain, bias and running statistics are the unit's."""
@@ -26,15 +28,18 @@ def batch_norm(record: Record, call: Call) -> None:
     channels = met.label.flatten()
     _couple(record, call, plane, met.several)
     _affine(record, call, plane.movedim(1, -1))
-    for name, fresh in (("running_mean", 0.0), ("running_var", 1.0)):
+    for name, fresh in _STATISTICS.items():
         buffer = call.get(name)
         if buffer is not None and has_units(channels):
             own = channels.masked_fill(met.several.flatten(), NONE)  # not what several units share
             record.claim(buffer, "statistic", own, fresh=fresh)
     record.write(call.outputs[0], plane)
     for statistic in call.outputs[1:]:
-        if statistic.shape == channels.shape:
-            record.write(statistic, channels)
+        if statistic.shape[-1:] == channels.shape:
+            record.write(statistic, channels.expand(statistic.shape))
+
+
+_STATISTICS = {"running_mean": 0.0, "running_var": 1.0, "control_output": 0.0, "control_mean": 0.0}  # fresh values
 
 
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm")

@@ -16,15 +16,17 @@ rules: dict[Any, Rule] = {}
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Register a function as the rule of ATen operators, all their overloads.
 
-    Names that this version of torch does not have are skipped. In-place forms are named as such, "relu_".
+    Names that this version of torch does not have are skipped. In-place forms are named as such, "relu_"; operators
+    that are not torch's own with their namespace, "regrow::normalize_online".
     """
 
     def register(function: Rule) -> Rule:
         for name in names:
-            packet = getattr(torch.ops.aten, name, None)
+            space, _, own = name.rpartition("::")
+            packet = getattr(getattr(torch.ops, space or "aten"), own, None)
             if packet is not None:
                 if packet in rules:
-                    raise ValueError(f"aten.{name} has a rule already: {rules[packet].__name__}")
+                    raise ValueError(f"{packet} has a rule already: {rules[packet].__name__}")
                 rules[packet] = function
         return function
 
