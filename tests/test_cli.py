@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from regrow.cli import main
+from regrow.cli import console, main
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 120
@@ -42,6 +42,8 @@ def regrow(*words, **environment):
 @pytest.fixture
 def here(monkeypatch, capsys):
     """The same within this process, for what runs nothing."""
+
+    monkeypatch.setattr(console, "width", 200)  # whatever COLUMNS was when the command was imported
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["regrow", *words])
@@ -251,7 +253,7 @@ def test_help_loads_nothing_heavy(words):
     call = f"""
 import sys
 sys.argv = ["regrow", *{words!r}]
-from regrow.cli import main
+from regrow.cli import console, main
 try:
     main()
 except SystemExit as end:

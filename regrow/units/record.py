@@ -304,7 +304,10 @@ class Record:
         """Note that a parameter's elements play a role to the units in a plane of the weight's shape."""
         self.ignore(weight)
         if role == "incoming":
-            operands = [tensor for tensor in self._call.inputs if not self._memory.owners(tensor)]
+            of_weight = weight.untyped_storage()._cdata
+            # Constants times a frozen gain are values, although each element is a function of one of a parameter.
+            values = (tensor for tensor in self._call.inputs if tensor.untyped_storage()._cdata != of_weight)
+            operands = [one for one in values if not self._memory.owners(one) or self._memory.alters(one)]
             seen["operands"] = frozenset((self._pass, self._memory.value(tensor)) for tensor in operands)
             seen["result"] = (self._pass, self._memory.value(self._call.outputs[0]))
         lies = weight

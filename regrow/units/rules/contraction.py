@@ -54,6 +54,9 @@ def contract(record: Record, call: Call, left: Tensor, right: Tensor) -> Tensor:
 def _with_weight(record: Record, call: Call, value: Tensor, weight: Tensor) -> Tensor:
     plane = record.make(value, 2) if record.parameters(value) else record.labels(value)
     shape = (value.size(0), value.size(1), weight.size(2))
+    if not value.numel():  # as of an expert that nothing in the example is sent to
+        record.leak_parameter(weight, f"meets nothing in the example, in {record.where}", [])
+        return constant(NONE, shape)
     if 2 not in varying(plane) and len(units_in(plane)) > 1 and not bool((core(plane) < 0).any()):
         # The sum runs over something else than units, over places for example: units pass through.
         record.cross(weight)
