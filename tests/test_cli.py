@@ -253,7 +253,7 @@ def test_help_loads_nothing_heavy(words):
     call = f"""
 import sys
 sys.argv = ["regrow", *{words!r}]
-from regrow.cli import console, main
+from regrow.cli import main
 try:
     main()
 except SystemExit as end:

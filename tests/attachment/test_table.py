@@ -95,9 +95,7 @@ def test_twelve_layers_fit_on_one_screen(large: Attachment) -> None:
     )
     assert "read by transformer.blocks.0–11.linear2.weight new weights uniform in [-0.354, 0.354]; served" in served
     stream = row_of(text, "transformer.token_embedding")
-    assert (
-        "transformer.blocks.0–11.self_attn.out_proj.weight, transformer.blocks.0–11.linear2.weight read by" in stream
-    )
+    assert "transformer.blocks.0–11.self_attn.out_proj.weight, transformer.blocks.0–11.linear2.weight read by" in stream
     assert "native_layer_norm of transformer.blocks.0–11.norm1–2 takes statistics over several units" in stream
     assert text.endswith(
         "parameters of no unit:\n"
