@@ -55,7 +55,7 @@ def _inconsistent(model: nn.Module, graph: UnitGraph) -> list[str]:
 
 
 class _Owners:
-    """Which unit each element of each parameter shifts or scales, and which it reads; -1 for none."""
+    """Which unit each element of each parameter makes, and which it reads; -1 for none."""
 
     def __init__(self, probe: Probe, graph: UnitGraph) -> None:
         self.shifts = torch.full((probe.count,), -1)
@@ -65,7 +65,7 @@ class _Owners:
             for unit in range(group.size):
                 number = len(self.number)
                 self.number[group.name, unit] = number
-                self.shifts[probe.elements(group, unit, "bias", "gain")] = number
+                self.shifts[probe.elements(group, unit, "incoming", "bias", "gain")] = number
                 if group.status in ("free", "shared", "coupled"):  # those of others need not be blocks
                     self.reads[probe.elements(group, unit, "outgoing")] = number
 
@@ -73,6 +73,7 @@ class _Owners:
 def _probed(probe: Probe, owners: _Owners, group: UnitGroup, unit: int, tally: Counter[str]) -> list[str]:
     """What is wrong with one unit: its outgoing slices are all that lets it out, and they multiply nothing else."""
     this = owners.number[group.name, unit]
+    own = probe.elements(group, unit, "incoming", "bias", "gain", "outgoing")
     outgoing = probe.elements(group, unit, "outgoing")
     generator = torch.Generator().manual_seed(0)
     idle = outgoing[torch.isin(outgoing, probe.known)]
@@ -85,7 +86,7 @@ def _probed(probe: Probe, owners: _Owners, group: UnitGroup, unit: int, tally: C
                 return [f"{where} has an effect beside its outgoing slices"]
             for number, elements in moved.multiplied.items():
                 idle = idle[~torch.isin(idle, elements)]
-                missed = elements[(owners.reads[elements] >= 0) & (owners.reads[elements] != this)]
+                missed = elements[~torch.isin(elements, own)]
                 if len(missed) and number not in moved.passing and probe.matters(training, number):
                     return [f"{where} is also multiplied by {probe.describe(missed)}"]
             for number, elements in moved.met.items():
