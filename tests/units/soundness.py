@@ -55,19 +55,16 @@ def _inconsistent(model: nn.Module, graph: UnitGraph) -> list[str]:
 
 
 class _Owners:
-    """Which unit each element of each parameter makes, and which it reads; -1 for none."""
+    """Which unit each element of each parameter makes; -1 for none."""
 
     def __init__(self, probe: Probe, graph: UnitGraph) -> None:
-        self.shifts = torch.full((probe.count,), -1)
-        self.reads = torch.full((probe.count,), -1)
+        self.makes = torch.full((probe.count,), -1)
         self.number = {}
         for group in graph:
             for unit in range(group.size):
                 number = len(self.number)
                 self.number[group.name, unit] = number
-                self.shifts[probe.elements(group, unit, "incoming", "bias", "gain")] = number
-                if group.status in ("free", "shared", "coupled"):  # those of others need not be blocks
-                    self.reads[probe.elements(group, unit, "outgoing")] = number
+                self.makes[probe.elements(group, unit, "incoming", "bias", "gain")] = number
 
 
 def _probed(probe: Probe, owners: _Owners, group: UnitGroup, unit: int, tally: Counter[str]) -> list[str]:
@@ -90,7 +87,7 @@ def _probed(probe: Probe, owners: _Owners, group: UnitGroup, unit: int, tally: C
                 if len(missed) and number not in moved.passing and probe.matters(training, number):
                     return [f"{where} is also multiplied by {probe.describe(missed)}"]
             for number, elements in moved.met.items():
-                foreign = elements[(owners.shifts[elements] >= 0) & (owners.shifts[elements] != this)]
+                foreign = elements[(owners.makes[elements] >= 0) & (owners.makes[elements] != this)]
                 if len(foreign) and probe.matters(training, number):
                     return [f"{where} also meets {probe.describe(foreign)}, of another unit"]
                 tally["met"] += len(elements)
