@@ -21,7 +21,7 @@ from tests.experiments.small_study import jobs
 
 ROOT = Path(__file__).parents[2]
 ENGINES = ["plain", "fused"]
-LIMIT = 60  # seconds that nothing here comes near
+LIMIT = 300  # seconds that nothing here comes near, even on a busy machine
 
 
 def start(out, engine, *more, gate=""):
