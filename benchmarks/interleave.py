@@ -65,7 +65,7 @@ def compare(cases: dict[str, Callable[[], None]], baseline: str, rounds: int) ->
     for round_ in range(rounds):
         # There and back, so that no case always comes after the same other one.
         for name in order if round_ % 2 == 0 else reversed(order):
-            times[name].append(_seconds(calls[name]))
+            times[name].append(cpu_seconds(calls[name]))
     listed = [baseline, baseline + AGAIN, *(name for name in cases if name != baseline)]
     return [_row(name, baseline, times[name], times[baseline]) for name in listed]
 
@@ -91,11 +91,16 @@ def report(rows: Sequence[Row], title: str, json_path: Path | None, notes: Seque
 
 
 def parse(description: str) -> argparse.Namespace:
-    """Read the command line of a benchmark: `--json FILE` (`.json`) and `--quick` (`.quick`)."""
+    """Read the command line of a benchmark."""
+    return argument_parser(description).parse_args()
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """What every benchmark takes: `--json FILE` (`.json`) and `--quick` (`.quick`)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs, not to be quoted")
-    return parser.parse_args()
+    return parser
 
 
 def environment() -> dict[str, str]:
@@ -108,7 +113,8 @@ def environment() -> dict[str, str]:
     }
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """CPU time that a call takes, without garbage collection."""
     gc.collect()
     gc.disable()
     try:

@@ -1,64 +1,228 @@
-"""What `attach` costs on a normal training step: `python -m benchmarks.overhead`.
+"""What methods cost on a training step: `python -m benchmarks.overhead`.
 
-Each network is trained by the same loop with and without continual backpropagation, in turn.
+Each network is trained by the same loop with and without a method, in turn: every method of the registry at its
+default settings, variants of continual backpropagation, and several methods at once.
+
+Where a default does nothing within the few steps that are timed, it is timed so that its costs are seen. Maturity is 0,
+so that every timed step replaces as many units as later ones. A method that acts once per period is timed twice: with a
+period that never comes, which gives the cost of a quiet step, and with period 1, which gives what it costs to act once.
+What acts at task changes has one of these timed by itself.
 """
 
-from collections.abc import Callable
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import regrow
-from benchmarks.interleave import compare, parse, report
-from regrow.methods import Method
-from regrow.networks.resnet import resnet18
+from benchmarks.interleave import Row, argument_parser, compare, cpu_seconds, environment
+from benchmarks.workloads import WORKLOADS, Workload
+from regrow.attachment.attachment import Attachment
+from regrow.methods import L2, ContinualBackprop, L2Init, Method, QuotaMethod, SelfNormalizedReset, WeightMethod
 
-BATCH = 32
+BARE = "bare"
+SEVERAL = "cbp and snr on groups in turn, l2, l2-init"
+NEVER = 1_000_000_000  # steps
+TOGETHER = 4  # methods compared within one round: the fewer, the nearer they are to their baseline in time
 
-
-def mlp() -> tuple[nn.Module, torch.Tensor]:
-    hidden = [layer for width in (784, 2000, 2000) for layer in (nn.Linear(width, 2000), nn.ReLU())]
-    return nn.Sequential(*hidden, nn.Linear(2000, 10)), torch.rand(BATCH, 784)
-
-
-def resnet() -> tuple[nn.Module, torch.Tensor]:
-    return resnet18(classes=10), torch.rand(BATCH, 3, 32, 32)
+Loss = Callable[[], Tensor]
+Put = Callable[[nn.Module, torch.optim.Optimizer, Tensor], Sequence[Attachment]]
 
 
-def loop(build: Callable[[], tuple[nn.Module, torch.Tensor]], method: Method | None, steps: int) -> Callable[[], None]:
-    torch.manual_seed(0)
-    model, inputs = build()
-    labels = torch.randint(10, (BATCH,))
+@dataclass(frozen=True)
+class Case:
+    """One line of the table.
+
+    Attributes:
+        quiet: attaches what is timed at every step.
+        acting: attaches the same so that it acts at every step; None if it does so anyhow, or never.
+        period: steps from one act to the next by default.
+        at_task_change: it acts at task changes.
+    """
+
+    quiet: Put
+    acting: Put | None = None
+    period: int | None = None
+    at_task_change: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method costs on one network, in ms of CPU time per step and in per cent of the bare step.
+
+    Attributes:
+        network: the network.
+        method: the method.
+        bare_ms: of the bare step.
+        step_ms: what the method adds to a step, or of a quiet one if it acts once per period.
+        percent: the same.
+        low: lower quartile of that.
+        high: upper quartile.
+        act_ms: of acting once per period.
+        period: in steps, by default.
+        amortized_percent: per step, with the acts.
+        task_change_ms: of acting once at a task change.
+    """
+
+    network: str
+    method: str
+    bare_ms: float
+    step_ms: float
+    percent: float
+    low: float
+    high: float
+    act_ms: float | None = None
+    period: int | None = None
+    amortized_percent: float | None = None
+    task_change_ms: float | None = None
+
+
+def cases() -> dict[str, Case]:
+    """Every method of the registry, and what else is in the table."""
+    found = {name: case_of(kind()) for name, kind in Method.registry.items()}
+    variants = {
+        "cbp, weight_sums=each_step": ContinualBackprop(weight_sums="each_step"),
+        "cbp, utility_rule=adaptable_contribution": ContinualBackprop(utility_rule="adaptable_contribution"),
+        "cbp, utility_rule=first_order": ContinualBackprop(utility_rule="first_order"),
+    }
+    return found | {name: case_of(method) for name, method in variants.items()} | {SEVERAL: Case(_attach_several)}
+
+
+def case_of(method: Method) -> Case:
+    """How a method is timed."""
+    if isinstance(method, QuotaMethod):
+        return Case(_attaching(replace(method, maturity_threshold=0)))
+    at_task_change = isinstance(method, WeightMethod) and method.acts_at_task_changes
+    period = getattr(method, "period", 1)
+    if period > 1:
+        never, always = (_attaching(replace(method, period=steps)) for steps in (NEVER, 1))
+        return Case(never, always, period, at_task_change)
+    return Case(_attaching(method), at_task_change=at_task_change)
+
+
+def _attaching(method: Method) -> Put:
+    return lambda model, optimizer, inputs: [regrow.attach(model, optimizer, method, example=inputs)]
+
+
+def _attach_several(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor) -> Sequence[Attachment]:
+    """Two unit methods have to share the groups out, by two calls; weight methods join either."""
+    groups = [group.name for group in regrow.find_units(model, inputs) if group.status in ("free", "shared")]
+    beside = [ContinualBackprop(maturity_threshold=0), L2(), L2Init()]
+    return [
+        regrow.attach(model, optimizer, beside, example=inputs, include=lambda group: group.name in groups[::2]),
+        regrow.attach(
+            model,
+            optimizer,
+            SelfNormalizedReset(period=NEVER),
+            example=inputs,
+            include=lambda group: group.name in groups[1::2],
+        ),
+    ]
+
+
+def training(workload: Workload, put: Put | None = None) -> tuple[Callable[[], None], Sequence[Attachment], Loss]:
+    """The loop, with something attached or nothing: a call takes the workload's number of steps."""
+    model, inputs, loss = workload.build()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    if method is not None:
-        regrow.attach(model, optimizer, method, example=inputs)
+    attachments = () if put is None else put(model, optimizer, inputs)
 
     def train() -> None:
-        for _ in range(steps):
+        for _ in range(workload.steps):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(inputs), labels).backward()
+            loss().backward()
             optimizer.step()
 
-    return train
+    return train, attachments, loss
+
+
+def costs(name: str, workload: Workload, wanted: dict[str, Case], rounds: int) -> Iterator[Cost]:
+    """The costs of some cases on one network, each few with a line for the bare loop against itself: the noise."""
+    names = list(wanted)
+    for start in range(0, len(names), TOGETHER):
+        chunk = names[start : start + TOGETHER]
+        calls = {BARE: training(workload)[0]} | {key: training(workload, wanted[key].quiet)[0] for key in chunk}
+        bare, again, *rows = compare(calls, BARE, rounds)
+        del calls
+        bare_ms = bare.milliseconds / workload.steps
+        yield _cost(name, again, bare_ms)
+        for key, row in zip(chunk, rows, strict=True):
+            yield _with_acts(_cost(name, row, bare_ms), wanted[key], workload, row.milliseconds / workload.steps)
+
+
+def _cost(network: str, row: Row, bare_ms: float) -> Cost:
+    percent, low, high = ((ratio - 1) * 100 for ratio in (row.ratio, row.low, row.high))
+    return Cost(network, row.case, bare_ms, bare_ms * (row.ratio - 1), percent, low, high)
+
+
+def _with_acts(cost: Cost, case: Case, workload: Workload, quiet_ms: float) -> Cost:
+    if case.acting is not None and case.period is not None:
+        act_ms = typical_ms(training(workload, case.acting)[0]) / workload.steps - quiet_ms
+        amortized = cost.percent + 100 * act_ms / case.period / cost.bare_ms
+        cost = replace(cost, act_ms=act_ms, period=case.period, amortized_percent=amortized)
+    if case.at_task_change:
+        train, attachments, loss = training(workload, case.quiet)
+        train()
+        change_ms = typical_ms(lambda: attachments[0].task_changed(loss() for _ in range(1)))
+        cost = replace(cost, task_change_ms=change_ms)
+    return cost
+
+
+def typical_ms(call: Callable[[], object], times: int = 4, most: float = 4.0) -> float:
+    """Median CPU time of a call, in ms: of so many calls, or of fewer once they have taken so many seconds."""
+    taken: list[float] = []
+    while len(taken) < times and sum(taken) < most:
+        taken.append(cpu_seconds(call))
+    return statistics.median(taken) * 1000
+
+
+def table(found: Sequence[Cost]) -> str:
+    """The costs on one network, in markdown."""
+    lines = [
+        "| method | ms a step | % | quartiles | ms an act | % with acts | ms a task change |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for cost in found:
+        act = "" if cost.act_ms is None else f"{cost.act_ms:.3g} every {cost.period}"
+        amortized = "" if cost.amortized_percent is None else f"{cost.amortized_percent:.1f}"
+        change = "" if cost.task_change_ms is None else f"{cost.task_change_ms:.3g}"
+        lines.append(
+            f"| {cost.method} | {cost.step_ms:.2f} | {cost.percent:.1f} | {cost.low:.1f} to {cost.high:.1f} "
+            f"| {act} | {amortized} | {change} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
-    options = parse(__doc__.splitlines()[0])
-    methods = {
-        "bare": None,
-        "cbp, weight sums when due (default)": regrow.ContinualBackprop(maturity_threshold=0),
-        "cbp, weight sums at each step": regrow.ContinualBackprop(maturity_threshold=0, weight_sums="each_step"),
-    }
-    rows = []
-    for network, build, steps in (("MLP", mlp, 10), ("ResNet-18", resnet, 1)):
-        cases = {f"{network}, {name}": loop(build, method, steps) for name, method in methods.items()}
-        rows += compare(cases, f"{network}, bare", rounds=3 if options.quick else 20)
-    notes = [
-        f"MLP: 784–2000–2000–2000–10, {BATCH} examples a step, a call takes 10 steps",
-        f"ResNet-18: 3×32×32, {BATCH} examples a step, a call takes 1 step",
-        "SGD with momentum; ρ = 1e-4, m = 0, so that every timed step replaces as many as later ones",
-    ]
-    report(rows, "Cost of attach on a training step", options.json, notes)
+    options = _options()
+    known = cases()
+    wanted = {name: known[name] for name in options.methods or known}
+    found: list[Cost] = []
+    for name in options.networks:
+        workload = WORKLOADS[name]
+        rounds = options.rounds or (3 if options.quick else workload.rounds)
+        here = list(costs(name, workload, wanted, rounds))
+        bare_ms = statistics.median(cost.bare_ms for cost in here)
+        print(f"\n{workload.description}: {bare_ms:.1f} ms a step; {rounds} rounds of {workload.steps} steps\n")
+        print(table(here), flush=True)
+        found += here
+    about = environment()
+    print("\nSGD with momentum; " + "; ".join(f"{key}: {value}" for key, value in about.items()))
+    if options.json is not None:
+        content = {"environment": about, "costs": [asdict(cost) for cost in found]}
+        options.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        print(f"Written to {options.json}.")
+
+
+def _options() -> argparse.Namespace:
+    parser = argument_parser(__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--methods", nargs="+", choices=cases(), metavar="METHOD", help="default: all of them")
+    parser.add_argument("--rounds", type=int, help="how often each is timed, at least 2")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
