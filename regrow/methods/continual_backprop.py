@@ -1,7 +1,8 @@
 """Continual backpropagation: the remedy of the article."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -39,6 +40,8 @@ class ContinualBackprop(QuotaMethod, name="cbp"):
     """
 
     reference: ClassVar[str] = "Dohare et al., Nature 2024"
+    off: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.02, "maturity_threshold": 4}
 
     decay_rate: float = 0.99
     utility_rule: Literal["contribution", "adaptable_contribution", "first_order"] = "contribution"

@@ -1,7 +1,8 @@
 """Continuous continual backpropagation: all units move a little towards new ones, the least useful the most."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -28,6 +29,7 @@ class ContinuousContinualBackprop(PeriodicMethod, name="ccbp"):
     """
 
     reference: ClassVar[str] = "McCutcheon et al., RLC workshop 2026"
+    off: ClassVar[Mapping[str, Any]] = {"rate": 0.0}
 
     rate: float = 0.015
     sharpness: float = 16.0

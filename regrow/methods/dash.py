@@ -1,8 +1,8 @@
 """DASH: at a task change, weights shrink by how little they agree with what the new data want."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class DASH(WeightMethod, name="dash"):
     """
 
     reference: ClassVar[str] = "Shin et al., NeurIPS 2024"
+    off: ClassVar[Mapping[str, Any]] = {"least": 1.0}
     reads_gradients: ClassVar[bool] = True
 
     momentum: float = 0.3

@@ -1,9 +1,9 @@
 """FIRE: at a task change, every matrix becomes the orthogonal one that is nearest to it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class FIRE(WeightMethod, name="fire"):
     """
 
     reference: ClassVar[str] = "Han et al., ICLR 2026"
+    off: ClassVar[Mapping[str, Any]] = {"iterations": 0}
     needs_units: ClassVar[bool] = True
     takes_whole: ClassVar[bool] = True
 

@@ -1,7 +1,8 @@
 """Hare and Tortoise: a fast network that learns, and a slow one that it falls back to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class HareAndTortoise(WeightMethod, name="hare-and-tortoise"):
     """
 
     reference: ClassVar[str] = "Lee et al., ICML 2024"
+    off: ClassVar[Mapping[str, Any]] = {"period": 0}
+    brisk: ClassVar[Mapping[str, Any]] = {"period": 5, "momentum": 0.9}
     evaluated: ClassVar[str | None] = "slow"
 
     momentum: float = 0.999

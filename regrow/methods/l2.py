@@ -1,7 +1,8 @@
 """L2 regularization towards zero."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from regrow.methods.method import check_amount
 from regrow.methods.weight_method import Moment, WeightMethod
@@ -24,6 +25,7 @@ class L2(WeightMethod, name="l2"):
     """
 
     reference: ClassVar[str] = "Loshchilov & Hutter, ICLR 2019"
+    off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
 
     strength: float = 1e-4
     coupled: bool = False

@@ -1,7 +1,8 @@
 """L2-ER: weight decay, and steps towards features of higher effective rank."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class L2ER(WeightMethod, name="l2-er"):
     """
 
     reference: ClassVar[str] = "Prakash et al., ICML 2026"
+    off: ClassVar[Mapping[str, Any]] = {"strength": 0.0, "rank_rate": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"period": 5, "examples": 16}
     needs_units: ClassVar[bool] = True
 
     strength: float = 1e-4

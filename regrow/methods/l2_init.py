@@ -1,7 +1,8 @@
 """L2 regularization towards the initial weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class L2Init(WeightMethod, name="l2-init"):
     """
 
     reference: ClassVar[str] = "Kumar et al., CoLLAs 2025"
+    off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
 
     strength: float = 1e-3
 

@@ -1,7 +1,8 @@
 """NaP: weights keep the norms that they started with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class NormalizeAndProject(WeightMethod, name="nap"):
     """
 
     reference: ClassVar[str] = "Lyle et al., NeurIPS 2024"
+    off: ClassVar[Mapping[str, Any]] = {"period": 0}
     needs_units: ClassVar[bool] = True
     takes_whole: ClassVar[bool] = True
 

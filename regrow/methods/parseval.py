@@ -1,7 +1,8 @@
 """Parseval regularization: keeps the rows of hidden weights orthogonal."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class ParsevalPenalty(WeightMethod, name="parseval"):
     """
 
     reference: ClassVar[str] = "Chung et al., NeurIPS 2024"
+    off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
     needs_units: ClassVar[bool] = True
     takes_whole: ClassVar[bool] = True
 

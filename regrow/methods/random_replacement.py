@@ -1,7 +1,8 @@
 """The control for every unit method: as many replacements, at the same moments, of units drawn by lot."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -17,6 +18,8 @@ class RandomReplacement(QuotaMethod, name="random-replacement"):
     """
 
     reference: ClassVar[str] = "control; Dohare et al., Nature 2024"
+    off: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.02, "maturity_threshold": 4}
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """Nothing is remembered."""

@@ -1,17 +1,17 @@
 """ReDo: recycles dormant units."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from regrow.methods.method import check_amount, check_share
-from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic, lowest, relative
+from regrow.methods.unit_method import Readings, Statistic, ThresholdMethod, relative
 
 
 @dataclass(frozen=True)
-class ReDo(PeriodicMethod, name="redo"):
+class ReDo(ThresholdMethod, name="redo"):
     r"""Re-draws units that are nearly silent, every `period` steps.
 
     $s_i = \overline{|h_i|}\,/\,(\frac1n\sum_j\overline{|h_j|} + 10^{-9})$ over the batch of that step (a channel: over
@@ -29,16 +29,10 @@ class ReDo(PeriodicMethod, name="redo"):
     """
 
     reference: ClassVar[str] = "Sokar et al., ICML 2023"
-    reads_every_step: ClassVar[bool] = False
+    off: ClassVar[Mapping[str, Any]] = {"largest_share": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"period": 4, "threshold": 0.5, "largest_share": 0.2}
 
     threshold: float = 0.1
-    largest_share: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the settings once, at the boundary."""
-        super().__post_init__()
-        check_amount(self, "threshold")
-        check_share(self, "largest_share")
 
     @property
     def needs(self) -> Statistic:
@@ -55,16 +49,6 @@ class ReDo(PeriodicMethod, name="redo"):
         readings.distrust(~activity.isfinite())
         state["activity"].copy_(activity)
 
-    def choose(
-        self, readings: Readings, state: dict[str, Tensor], age: Tensor, due: int, generator: Generator
-    ) -> Choice:
-        """Those with a score of at most τ."""
-        return Choice(lowest(self.score(state["activity"]), self.threshold, self.largest_share))
-
-    def score(self, activity: Tensor) -> Tensor:
+    def score(self, state: dict[str, Tensor]) -> Tensor:
         """The activity of each unit over the mean of its group; one that is not finite spoils its own score only."""
-        return relative(activity, 1e-9)
-
-    def utility_now(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor:
-        """The score at the last look."""
-        return self.score(state["activity"])
+        return relative(state["activity"], 1e-9)

@@ -1,17 +1,17 @@
 """ReGraMa: re-draws units whose incoming weights get little gradient."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from regrow.methods.method import check_amount, check_share
-from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic, lowest, relative
+from regrow.methods.unit_method import Readings, Statistic, ThresholdMethod, relative
 
 
 @dataclass(frozen=True)
-class ReGraMa(PeriodicMethod, name="regrama"):
+class ReGraMa(ThresholdMethod, name="regrama"):
     r"""Re-draws units whose incoming weights get little gradient, every `period` steps.
 
     As `ReDo`, with the gradient in the place of the activation: $s_i =
@@ -25,16 +25,10 @@ class ReGraMa(PeriodicMethod, name="regrama"):
     """
 
     reference: ClassVar[str] = "Liu et al., NeurIPS 2025"
-    reads_every_step: ClassVar[bool] = False
+    off: ClassVar[Mapping[str, Any]] = {"largest_share": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"period": 4, "threshold": 0.5, "largest_share": 0.2}
 
     threshold: float = 0.01
-    largest_share: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the settings once, at the boundary."""
-        super().__post_init__()
-        check_amount(self, "threshold")
-        check_share(self, "largest_share")
 
     @property
     def needs(self) -> Statistic:
@@ -52,17 +46,7 @@ class ReGraMa(PeriodicMethod, name="regrama"):
         state["gradient"].copy_(gradient)
         state["read"].fill_(1.0)
 
-    def choose(
-        self, readings: Readings, state: dict[str, Tensor], age: Tensor, due: int, generator: Generator
-    ) -> Choice:
-        """Those with a score of at most τ; none in a group that no backward pass has reached."""
-        score = torch.where(state["read"] > 0, self.score(state["gradient"]), float("inf"))
-        return Choice(lowest(score, self.threshold, self.largest_share))
-
-    def score(self, gradient: Tensor) -> Tensor:
-        """The gradient of each unit over the mean of its group."""
-        return relative(gradient, torch.finfo(gradient.dtype).tiny)
-
-    def utility_now(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor:
-        """The score at the last look."""
-        return self.score(state["gradient"])
+    def score(self, state: dict[str, Tensor]) -> Tensor:
+        """The gradient of each unit over the mean of its group; infinite in one that no backward pass has reached."""
+        score = relative(state["gradient"], torch.finfo(torch.float32).tiny)
+        return torch.where(state["read"] > 0, score, float("inf"))

@@ -1,7 +1,8 @@
 """Resets: layers, or all of the network, begin anew."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from regrow.errors import ConfigError
 from regrow.methods.method import check_count
@@ -27,6 +28,8 @@ class HardReset(WeightMethod, name="hard-reset"):
     """
 
     reference: ClassVar[str] = "Nikishin et al., ICML 2022"
+    off: ClassVar[Mapping[str, Any]] = {"layers": 0}
+    brisk: ClassVar[Mapping[str, Any]] = {"period": 7}
     needs_units: ClassVar[bool] = True
     draws: ClassVar[bool] = True
 
@@ -66,6 +69,7 @@ class FullReset(WeightMethod, name="full-reset"):
     """
 
     reference: ClassVar[str] = "a fresh network for each task"
+    off: ClassVar[Mapping[str, Any]] = {"strength": 0}
     draws: ClassVar[bool] = True
 
     strength: int = 1

@@ -1,7 +1,8 @@
 """Selective weight reinitialization: the least useful single weights are drawn anew."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -29,6 +30,8 @@ class SelectiveWeightReinit(WeightMethod, name="swr"):
     """
 
     reference: ClassVar[str] = "Hernandez-Garcia et al., CoLLAs 2025"
+    off: ClassVar[Mapping[str, Any]] = {"share": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"share": 0.02, "period": 4}
     draws: ClassVar[bool] = True
     reads_gradients: ClassVar[bool] = True
 

@@ -1,7 +1,8 @@
 """Self-normalized resets: a unit is re-drawn when it has been silent for longer than is usual for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -40,6 +41,8 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
     """
 
     reference: ClassVar[str] = "Farias & Jozefiak, ICLR 2025"
+    off: ClassVar[Mapping[str, Any]] = {"rejection_share": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"period": 3, "largest_gap": 2, "update_period": 6, "resolution": 1}
     over_ranks: ClassVar[dict[str, Literal["mean", "min", "max"]]] = {
         "silent": "min",
         "threshold": "max",

@@ -1,8 +1,9 @@
 """Shrink and perturb: weight decay and noise."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,6 +27,7 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
     """
 
     reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020; Dohare et al., Nature 2024"
+    off: ClassVar[Mapping[str, Any]] = {"weight_decay": 0.0, "noise_std": 0.0}
 
     weight_decay: float = 1e-4
     noise_std: float = 1e-5
@@ -65,6 +67,7 @@ class ShrinkAndPerturbAtTaskChange(WeightMethod, name="shrink-and-perturb-at-tas
     """
 
     reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020"
+    off: ClassVar[Mapping[str, Any]] = {"shrink": 1.0, "noise_std": 0.0}
     draws: ClassVar[bool] = True
 
     shrink: float = 0.8

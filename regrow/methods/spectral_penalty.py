@@ -1,7 +1,8 @@
 """Spectral regularization: keeps the largest singular value of every layer near 1."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class SpectralPenalty(WeightMethod, name="spectral-penalty"):
     """
 
     reference: ClassVar[str] = "Lewandowski et al., ICLR 2025"
+    off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
     takes_whole: ClassVar[bool] = True
 
     strength: float = 1e-3

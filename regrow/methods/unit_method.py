@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Generator, Tensor
 
-from regrow.methods.method import Method, check_choice, check_count, check_share
+from regrow.methods.method import Method, check_amount, check_choice, check_count, check_share
 from regrow.methods.schedule import Budget, Periodic, Quota, Schedule
 
 Statistic = Literal["mean_abs", "activations", "fired", "first_order", "incoming_gradient"]
@@ -70,14 +70,6 @@ def relative(reading: Tensor, least: float) -> Tensor:
     finite = reading.isfinite()
     mean = torch.where(finite, reading, 0.0).sum() / finite.sum().clamp(min=1)
     return reading / (mean + least)
-
-
-def lowest(score: Tensor, threshold: float, largest_share: float) -> Tensor:
-    """Units with a score of at most a threshold, lowest first, no more than a share of all; int64 of shape (n,). A
-    score that is not finite is no reason to choose a unit.
-    """
-    order = score.argsort(stable=True)[: int(largest_share * len(score))]
-    return order[(score[order] <= threshold) & score[order].isfinite()]
 
 
 @dataclass(frozen=True)
@@ -209,3 +201,43 @@ class PeriodicMethod(UnitMethod):
     def schedule(self, size: int) -> Periodic:
         """All units, every `period` steps."""
         return Periodic(size, self.period)
+
+
+@dataclass(frozen=True)
+class ThresholdMethod(PeriodicMethod):
+    """Re-draws the units that it finds with a score of at most a threshold.
+
+    Args:
+        threshold: τ ≥ 0.
+        largest_share: at most this share of a group at one look, lowest first, in [0, 1].
+
+    Raises:
+        ConfigError: a threshold below 0 or a share outside [0, 1].
+    """
+
+    reads_every_step: ClassVar[bool] = False
+
+    threshold: float = 0.0
+    largest_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        super().__post_init__()
+        check_amount(self, "threshold")
+        check_share(self, "largest_share")
+
+    @abstractmethod
+    def score(self, state: dict[str, Tensor]) -> Tensor:
+        """How alive each unit was at the last look, of shape (units,); 1 for the mean of its group."""
+
+    def choose(
+        self, readings: Readings, state: dict[str, Tensor], age: Tensor, due: int, generator: Generator
+    ) -> Choice:
+        """Those with a score of at most τ, lowest first. One that is not finite is no reason to choose a unit."""
+        score = self.score(state)
+        order = score.argsort(stable=True)[: int(self.largest_share * len(score))]
+        return Choice(order[(score[order] <= self.threshold) & score[order].isfinite()])
+
+    def utility_now(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor:
+        """The score."""
+        return self.score(state)

@@ -1,7 +1,8 @@
 """UPGD: useful weights move little, useless ones are perturbed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class UtilityPerturbation(WeightMethod, name="upgd"):
     """
 
     reference: ClassVar[str] = "Elsayed & Mahmood, ICLR 2024"
+    off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
     reads_gradients: ClassVar[bool] = True
 
     noise_std: float = 0.001

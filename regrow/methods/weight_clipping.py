@@ -1,8 +1,9 @@
 """Weight clipping: no weight leaves the range that it could have started in."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from regrow.methods.method import check_amount
 from regrow.methods.weight_method import Moment, WeightMethod
@@ -24,6 +25,8 @@ class WeightClipping(WeightMethod, name="weight-clipping"):
     """
 
     reference: ClassVar[str] = "Elsayed et al., RLC 2024"
+    off: ClassVar[Mapping[str, Any]] = {"bound": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"bound": 0.5}
     needs_units: ClassVar[bool] = True
     takes_whole: ClassVar[bool] = True
 

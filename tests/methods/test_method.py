@@ -2,7 +2,7 @@ from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
 
-from regrow.errors import RegrowError
+from regrow.errors import ConfigError, RegrowError
 from regrow.methods import ContinualBackprop, Method, WeightMethod, method_named
 
 
@@ -33,3 +33,12 @@ def test_two_methods_of_one_name_are_refused() -> None:
 def test_an_unknown_setting_names_the_nearest() -> None:
     with pytest.raises(RegrowError, match="ContinualBackprop has no setting 'decay'; did you mean 'decay_rate'?"):
         method_named("cbp", decay=0.9)
+
+
+def test_a_method_says_how_it_is_turned_off() -> None:
+    with pytest.raises(ConfigError, match="Endless must say in `off` with which settings it does nothing"):
+
+        class Endless(WeightMethod, name="endless"):
+            pass
+
+    assert "endless" not in Method.registry
