@@ -259,9 +259,13 @@ def _engines(specs: "list[RunSpec]") -> str:
     parts = []
     if any(spec.engine == "fused" for spec in specs):
         parts.append("fused, which can do these methods: the same steps as plain PyTorch in one compiled loop")
+    reasons: dict[str, list[str]] = {}
     for method, spec in {spec.method: spec for spec in specs if spec.engine == "plain"}.items():
         obstacle = why_plain(spec)
-        parts.append(f"plain PyTorch for {method}, {'as asked' if obstacle is None else f'because {obstacle}'}")
+        reasons.setdefault("as asked" if obstacle is None else f"because {obstacle}", []).append(method)
+    for reason, methods in reasons.items():
+        names = "all methods" if len(methods) == len({spec.method for spec in specs}) > 1 else ", ".join(methods)
+        parts.append(f"plain PyTorch for {names}, {reason}")
     return "; ".join(parts)
 
 
@@ -286,7 +290,7 @@ def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> None:
         curves,
         _description(study, specs),
         _command_for(specs),
-        caption=study.caption if first.scale != "smoke" else "",
+        caption=study.scale(first.scale).caption or study.caption if first.scale != "smoke" else "",
         planned_tasks=first.tasks,
         planned_runs=len(specs),
     )

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from regrow.experiments.execute import Display, Job
+from regrow.experiments.training import outcome_among
 
 _LOG_SECONDS = 10.0
 
@@ -92,4 +93,5 @@ class Log(Display):
 
 
 def _remark(job: Job) -> str:
-    return f"accuracy {100 * job.row['accuracy']:.1f} %" if "accuracy" in job.row else "starting"
+    outcome = outcome_among(job.row)
+    return f"{outcome.name} {outcome.text(job.row[outcome.measure])}" if outcome.measure in job.row else "starting"

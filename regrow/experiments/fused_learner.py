@@ -114,6 +114,9 @@ class FusedLearner:
         self._warn_if_not_finite()
         return torch.from_numpy(correct)
 
+    def task_changed(self, inputs: Tensor, labels: Tensor) -> None:
+        """Nothing: none of the methods that it knows acts at task changes."""
+
     def network(self) -> nn.Module:
         """The network that was given, brought up to date."""
         for number, layer in enumerate(self._layers.values()):

@@ -7,18 +7,24 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb, UnitMethod
 from regrow.units.initial import Init
 
 
-def fused_reason(network: nn.Module, methods: Sequence[Method], init: Init = None) -> str | None:
+def fused_reason(
+    network: nn.Module, methods: Sequence[Method], init: Init = None, training: Training | None = None
+) -> str | None:
     """Why the fused loop cannot train a network with these methods: a clause to put after "because". None if it can.
 
     Args:
         network: any network.
         methods: as for `attach`.
         init: as for `attach`.
+        training: loss, mini-batches and optimizer; if None, one example a step, cross-entropy and SGD.
     """
+    if training not in (None, Training()):
+        return "it learns one example a step, by plain SGD on the cross-entropy"
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed (pip install 'regrow[studies]')"
     return _network_reason(network) or _methods_reason(methods, init)

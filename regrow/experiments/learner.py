@@ -1,6 +1,6 @@
-"""What learns a stream online, example by example: the plain path, or the fused loop where it can."""
+"""What learns a stream online: the plain path, or the fused loop where it can."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +10,7 @@ from regrow.attachment.attach import attach
 from regrow.attachment.unit_worker import Event
 from regrow.errors import ConfigError, StateError, nearest
 from regrow.experiments.fusible import fused_reason as fused_reason
+from regrow.experiments.training import Training
 from regrow.methods import Method
 from regrow.units.initial import Init
 
@@ -17,7 +18,7 @@ ENGINES = ("auto", "fused", "plain")
 
 
 class Learner(Protocol):
-    """A network that learns one example per step, with its methods.
+    """A network that learns example after example, with its methods.
 
     Attributes:
         engine: "fused" or "plain".
@@ -30,11 +31,16 @@ class Learner(Protocol):
         """All replacements of this process so far, oldest first."""
 
     def learn(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Learn examples in order: inputs float32 [n, features], labels int64 [n].
+        """Learn examples in order: inputs float32 [n, features], labels int64 [n], or float32 [n, outputs] in a
+        regression.
 
         Returns:
-            Bool [n]: whether the prediction just before each step was right.
+            How good each prediction was just before the step with it: bool [n], whether it was right, or in a
+            regression float32 [n], its squared error.
         """
+
+    def task_changed(self, inputs: Tensor, labels: Tensor) -> None:
+        """Tell the methods that wait for it that a task begins, with all of its examples: DASH looks at them."""
 
     def network(self) -> nn.Module:
         """The network as it is now. The same object each time."""
@@ -55,11 +61,13 @@ class PlainLearner:
     """An ordinary PyTorch loop: what the fused one must equal.
 
     Args:
-        network: any classifier.
-        learning_rate: SGD's step size.
+        network: any network.
+        learning_rate: the optimizer's step size.
         methods: as for `attach`.
         init: as for `attach`.
         seed: of everything that is drawn.
+        training: loss, mini-batches and optimizer.
+        example: inputs that units are found with, [n, features]; without, the first batch.
     """
 
     engine = "plain"
@@ -71,10 +79,13 @@ class PlainLearner:
         methods: Sequence[Method],
         init: Init = None,
         seed: int = 0,
+        training: Training | None = None,
+        example: Tensor | None = None,
     ) -> None:
         self._network = network.train()
-        self._optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
-        self._plastic = attach(network, self._optimizer, methods, init=init, seed=seed)
+        self._training = training or Training()
+        self._optimizer = self._training.make_optimizer(network, learning_rate)
+        self._plastic = attach(network, self._optimizer, methods, example=example, init=init, seed=seed)
 
     @property
     def events(self) -> list[Event]:
@@ -83,15 +94,24 @@ class PlainLearner:
 
     def learn(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """See `Learner`."""
-        correct = torch.zeros(len(labels), dtype=torch.bool)
-        for step in range(len(labels)):
-            label = labels[step : step + 1]
-            logits = self._network(inputs[step : step + 1])
-            correct[step] = logits.detach().argmax() == label
+        judged = []
+        for some, their in self._batches(inputs, labels):
+            outputs = self._network(some)
+            judged.append(self._training.judge(outputs.detach(), their))
             self._optimizer.zero_grad()
-            torch.autograd.backward(nn.functional.cross_entropy(logits, label))
+            torch.autograd.backward(self._training.loss_of(outputs, their))
             self._optimizer.step()
-        return correct
+        return torch.cat(judged)
+
+    def task_changed(self, inputs: Tensor, labels: Tensor) -> None:
+        """See `Learner`."""
+        batches = self._batches(inputs, labels)
+        self._plastic.task_changed(self._training.loss_of(self._network(some), their) for some, their in batches)
+
+    def _batches(self, inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self._training.batch
+        for start in range(0, len(labels), size):
+            yield inputs[start : start + size], labels[start : start + size]
 
     def network(self) -> nn.Module:
         """See `Learner`."""
@@ -105,7 +125,9 @@ class PlainLearner:
     def state_dict(self) -> dict[str, Any]:
         """See `Learner`. Plain SGD has no state of its own."""
         network = {name: value.clone() for name, value in self._network.state_dict().items()}
-        return {"network": network, "attachment": self._plastic.state_dict()}
+        optimizer = self._optimizer.state_dict()
+        own = {"optimizer": {name: optimizer[name] for name in ("state", "param_groups")}} if optimizer["state"] else {}
+        return {"network": network, "attachment": self._plastic.state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Learner`.
@@ -119,6 +141,8 @@ class PlainLearner:
                 "with engine='fused', or start afresh."
             )
         self._network.load_state_dict(state["network"])
+        if "optimizer" in state:
+            self._optimizer.load_state_dict(state["optimizer"])
         # Empty if it was saved before the first example, when no units were known.
         if state["attachment"]:
             self._plastic.load_state_dict(state["attachment"])
@@ -131,25 +155,30 @@ def build_learner(
     init: Init = None,
     seed: int = 0,
     engine: str = "auto",
+    training: Training | None = None,
+    example: Tensor | None = None,
 ) -> Learner:
     """Make the learner for a network and its methods.
 
     Args:
-        network: a classifier; it is trained in place.
-        learning_rate: SGD's step size.
+        network: it is trained in place.
+        learning_rate: the optimizer's step size.
         methods: as for `attach`.
         init: as for `attach`.
         seed: of everything that is drawn.
         engine: "fused", "plain", or "auto": fused where it can, otherwise plain.
+        training: loss, mini-batches and optimizer; if None, one example a step, cross-entropy and SGD.
+        example: inputs that units are found with, [n, features]; without, the first batch. Needed for a learner that is
+            told of a task change before its first step.
 
     Raises:
         ConfigError: an unknown engine, or engine="fused" where that cannot be.
     """
     if engine not in ENGINES:
         raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ENGINES)}")
-    reason = fused_reason(network, methods, init)
+    reason = fused_reason(network, methods, init, training)
     if engine == "plain" or (engine == "auto" and reason is not None):
-        return PlainLearner(network, learning_rate, methods, init, seed)
+        return PlainLearner(network, learning_rate, methods, init, seed, training, example)
     if reason is not None:
         raise ConfigError(f"engine='fused' cannot train this network, because {reason}. Use engine='auto' or 'plain'.")
     # Only now: numba is an extra.

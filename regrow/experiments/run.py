@@ -8,6 +8,7 @@ import torch
 from regrow.experiments.learner import build_learner
 from regrow.experiments.store import Row, RunFolder
 from regrow.experiments.study import methods_of, study_named
+from regrow.experiments.training import Training
 from regrow.measures import measure
 from regrow.units.trace import find_units
 
@@ -15,8 +16,9 @@ from regrow.units.trace import find_units
 def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: None) -> None:
     """Go through the tasks of a run, from its last checkpoint on, and write its curve.
 
-    Before each task the network is measured on the images to come; then it learns them one by one, each predicted
-    before it is learned. The run may be killed at any moment and taken up again, with the same bytes in the end.
+    Before each task, once the methods that wait for it have been told of it, the network is measured on the examples to
+    come; then it learns them in order, each predicted before it is learned. The run may be killed at any moment and
+    taken up again, with the same bytes in the end.
 
     Args:
         folder: made by `RunFolder.create` and locked.
@@ -34,7 +36,9 @@ def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: 
     study, problem = study_named(spec.study), spec.problem
     stream = study.stream(problem, spec.seed)
     network = study.network(problem, spec.seed)
-    graph = find_units(network, stream.task(0).inputs[:2])
+    training = Training.of(problem)
+    example = stream.task(0).inputs[:2]
+    graph = find_units(network, example)
     learner = build_learner(
         network,
         problem["learning_rate"],
@@ -42,6 +46,8 @@ def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: 
         init=problem.get("init"),
         seed=spec.seed,
         engine=spec.engine,
+        training=training,
+        example=example,
     )
     first, state = folder.resume()
     if state is not None:
@@ -49,13 +55,15 @@ def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: 
     saved, cost = time.monotonic(), 0.0
     for index in range(first, spec.tasks):
         task = stream.task(index)
+        if index:
+            learner.task_changed(task.inputs, task.labels)
         symptoms = measure(learner.network(), task.inputs[: problem["measured_images"]], graph).network
         began = time.perf_counter()
-        right = learner.learn(task.inputs, task.labels)
+        judged = learner.learn(task.inputs, task.labels)
         seconds = time.perf_counter() - began
         row = {
             "task": index,
-            "accuracy": right.double().mean().item(),
+            training.outcome.measure: judged.double().mean().item(),
             **dict(sorted(symptoms.items())),
             "replacements": sum(learner.replacements().values()),
         }

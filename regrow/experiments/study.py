@@ -12,6 +12,7 @@ from regrow.errors import ConfigError, nearest
 from regrow.experiments.fusible import fused_reason
 from regrow.experiments.learner import ENGINES
 from regrow.experiments.spec import Engine, RunSpec
+from regrow.experiments.training import Training
 from regrow.methods import Method, method_named
 from regrow.streams.task import Task
 
@@ -31,12 +32,15 @@ class Scale:
         summary: what to expect, in a few words.
         seeds: which seeds by default.
         problem: every number that determines a run beside its methods, its seed and its engine (`RunSpec.problem`);
-            "tasks" and "learning_rate" are always among them, "init" is the law of new incoming weights.
+            "tasks" and "learning_rate" are always among them, "init" is the law of new incoming weights, and "loss",
+            "batch" and "optimizer" are those of `Training`.
+        caption: what the problem is, for the figure; that of the study if empty.
     """
 
     summary: str
     seeds: range
     problem: Mapping[str, Any]
+    caption: str = ""
 
 
 class Study(ABC):
@@ -119,7 +123,8 @@ class Study(ABC):
             raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ENGINES)}")
         names = [name for name in known if methods is None or name in methods]
         network, init = self.network(chosen.problem, seed=0), chosen.problem.get("init")
-        engines = {name: _engine(name, fused_reason(network, known[name], init), engine) for name in names}
+        training = Training.of(chosen.problem)
+        engines = {name: _engine(name, fused_reason(network, known[name], init, training), engine) for name in names}
         return [
             RunSpec(self.name, scale, name, tuple(map(_plain, known[name])), seed, engines[name], chosen.problem)
             for seed in (chosen.seeds if seeds is None else seeds)
@@ -146,7 +151,7 @@ def methods_of(spec: RunSpec) -> list[Method]:
 def why_plain(spec: RunSpec) -> str | None:
     """Why the fused engine cannot do a run: a clause to put after "because". None if it can."""
     network = study_named(spec.study).network(spec.problem, spec.seed)
-    return fused_reason(network, methods_of(spec), spec.problem.get("init"))
+    return fused_reason(network, methods_of(spec), spec.problem.get("init"), Training.of(spec.problem))
 
 
 def _plain(method: Method) -> dict[str, Any]:

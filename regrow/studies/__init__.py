@@ -1,3 +1,4 @@
 """One file per study. Importing one registers it."""
 
+from regrow.studies.bit_flipping import BitFlippingStudy as BitFlippingStudy
 from regrow.studies.permuted_digits import PermutedDigits as PermutedDigits
