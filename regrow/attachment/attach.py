@@ -10,11 +10,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from regrow.attachment.attachment import Attachment
+from regrow.attachment.refusals import refuse_frozen, refuse_one_of_many, refuse_several
 from regrow.attachment.service import Choice, Request
 from regrow.attachment.unit_worker import UnitWorker
 from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods import Method, WeightMethod, method_named
 from regrow.units.initial import Init
+from regrow.units.refusals import refuse_parts
 from regrow.units.wrappers import without_wrapper
 
 # Live attachments by model, to notice a second one of the same kind. Weak, so that nothing is kept alive.
@@ -68,17 +70,20 @@ def attach(
     Raises:
         ConfigError: an unknown method, law or module name, no method at all, two that replace the same units, or a seed
             that is no whole number ≥ 0.
-        ModelError: the optimizer does not hold the model's parameters, the model cannot take the example, or
-            nothing can be replaced.
+        ModelError: the optimizer does not hold the model's parameters, or is one of several; the model has none that
+            are trained, or has them in shards or quantised; it cannot take the example; or nothing can be replaced.
         StateError: a method of this kind is already attached to this model and optimizer.
     """
     methods = _methods(method)
     if not isinstance(model, nn.Module):
         raise ModelError(f"attach() needs a torch.nn.Module first, but got {type(model).__name__}.")
     model, optimizer = without_wrapper(model), _optimizer_within(optimizer)
+    refuse_parts(model)
+    refuse_frozen(model)
     if optimizer is None:
         _check_manual(methods)
     else:
+        refuse_one_of_many(model, optimizer)
         _check_holds(optimizer, model)
     neighbours = _attached_to(model)
     _check_first_of_kind(neighbours, methods, optimizer)
@@ -136,6 +141,7 @@ def _optimizer_within(optimizer: Any) -> Optimizer | None:
     if isinstance(inner, Optimizer):
         return _optimizer_within(inner)
     if optimizer is not None and not isinstance(optimizer, Optimizer):
+        refuse_several(optimizer)
         raise ModelError(
             f"attach() needs a torch optimizer second, but got {type(optimizer).__name__}; "
             "pass None and call step() of the result after each update if you have none."

@@ -14,6 +14,7 @@ from torch.jit._script import RecursiveScriptModule
 from torch.optim import Optimizer
 
 from regrow.attachment.hooks import FirstForward, StepHooks, Switch
+from regrow.attachment.refusals import refuse_within_backward
 from regrow.attachment.service import Request, method_for, served_text, why_not_served
 from regrow.attachment.site import Site
 from regrow.attachment.unit_worker import Event, UnitWorker
@@ -346,6 +347,8 @@ class Attachment:
 
     def _before_step(self) -> None:
         if self._switch.on:
+            if self.optimizer is not None:
+                refuse_within_backward(self.optimizer)
             for reader in self._unit_workers.values():
                 reader.before_step(self.optimizer)
             for worker in self._weight_workers.values():
@@ -365,6 +368,9 @@ class Attachment:
             )
         if not self._taps_proven:
             self._taps_proven = all([_taps_work(worker) for worker in self._unit_workers.values()])
+            if self.optimizer is not None:
+                for site in self._sites():
+                    site.check_optimizer(self.optimizer)
         for worker in self._unit_workers.values():
             self.events += worker.step(self.optimizer)
 

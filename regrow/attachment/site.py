@@ -80,6 +80,11 @@ class Site:
                 )
             region.held = behind(self._model, region.part.parameter)
 
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Raise if what the optimizer remembers of these units could not be cleared."""
+        for region in (*self._incoming, *self._outgoing, *self._resting):
+            region.check_state(optimizer)
+
     def has_gradient(self) -> bool:
         """Whether the last backward pass reached the group's incoming weights."""
         return any(tensor.grad is not None for region in self._incoming for tensor in region.parameters)

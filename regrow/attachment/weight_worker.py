@@ -18,6 +18,7 @@ from regrow.errors import ConfigError
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
 from regrow.units.graph import UnitGraph
 from regrow.units.initial import SameLaw, reset_law, starting_law
+from regrow.units.optimizer_state import remembered
 
 
 class WeightWorker:
@@ -186,7 +187,7 @@ class WeightWorker:
             parameter,
             learning_rate=0.0,
             draw=partial(self._draw, name, tuple(parameter.shape)),
-            forget=partial(self._forget, parameter),
+            forget=partial(self._forget, name, parameter),
             role=_role(self._model, name, parameter),
             fan_in=None if matrix is None else nn.init._calculate_fan_in_and_fan_out(matrix)[0],
             inputs_first=bool(getattr(owner, "transposed", False)),
@@ -200,13 +201,16 @@ class WeightWorker:
     def _draw(self, name: str, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return self._laws[name].sample(shape, generator)
 
-    def _forget(self, parameter: nn.Parameter) -> None:
-        remembered = {} if self._optimizer is None else self._optimizer.state.get(parameter, {})
-        for key, value in remembered.items():
+    def _forget(self, name: str, parameter: nn.Parameter) -> None:
+        if self._optimizer is None:
+            return
+        remembered(self._optimizer, parameter, name)  # raises if anything cannot be set to 0
+        state = self._optimizer.state.get(parameter, {})
+        for key, value in state.items():
             if isinstance(value, Tensor) and (value.dim() or key == "step"):
                 value.zero_()
             elif key == "step":
-                remembered[key] = 0
+                state[key] = 0
 
 
 _KINDS: tuple[Literal["uniform", "normal", "constant"], ...] = ("uniform", "normal", "constant")

@@ -48,8 +48,15 @@ class Reasons:
             for plane in uses.get(leak.parameter, ()):
                 self.note(units_in(plane), leak.kind, leak.reason)
         for (name, role), plane in planes.items():
-            if role != "statistic" and not parameters[name].requires_grad:
-                self.note(units_in(plane), "mix", f"{name} does not require grad")
+            if role != "statistic" and (reason := _not_trained(name, parameters[name])):
+                self.note(units_in(plane), "mix", reason)
+
+
+def _not_trained(name: str, parameter: Tensor) -> str | None:
+    if parameter.is_floating_point() or parameter.is_complex():
+        return None if parameter.requires_grad else f"{name} does not require grad"
+    kind = str(parameter.dtype).removeprefix("torch.")
+    return f"{name} is of type {kind}, as quantised weights are, and numbers drawn anew would not fit"
 
 
 def status(

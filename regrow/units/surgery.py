@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from regrow.units.graph import Slice
+from regrow.units.optimizer_state import remembered
 from regrow.units.parametrized import Parametrized
 
 
@@ -134,10 +135,13 @@ class Region:
             self._front(mask)[self._place(units)] = True
             place = list(self.held.owned(mask))
         for parameter, elements in zip(self.parameters, place, strict=True):
-            # Looked up anew each time: load_state_dict replaces the tensors.
-            for value in optimizer.state.get(parameter, {}).values():
-                if isinstance(value, Tensor) and value.dim() and value.shape == parameter.shape:
-                    (value if isinstance(elements, Tensor) else self._front(value))[elements] = 0.0
+            for value in remembered(optimizer, parameter, self.part.parameter):
+                (value if isinstance(elements, Tensor) else self._front(value))[elements] = 0.0
+
+    def check_state(self, optimizer: Optimizer) -> None:
+        """Raise if what the optimizer remembers of these elements could not be cleared."""
+        for parameter in self.parameters:
+            remembered(optimizer, parameter, self.part.parameter)
 
     @contextmanager
     def _edited(self) -> Iterator[Tensor]:

@@ -1,6 +1,5 @@
 """Finding units: one real forward in which every value carries, beside its elements, which unit each depends on."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +14,9 @@ from regrow.units.example import decomposed, describe, python_draws, run, tensor
 from regrow.units.exits import Exits
 from regrow.units.graph import UnitGraph
 from regrow.units.grouping import group_units
-from regrow.units.memory import Atlas, extent, has_memory
+from regrow.units.memory import Atlas, has_memory
 from regrow.units.record import Record
+from regrow.units.refusals import refuse_overlaps, refuse_parts
 from regrow.units.rules import rule_for
 from regrow.units.sightings import Watch
 from regrow.units.state import forgotten, kept
@@ -36,15 +36,16 @@ def find_units(model: nn.Module, example: Any) -> UnitGraph:
             callable that takes the model and returns what the loss reads. Only what is returned counts as output.
 
     Raises:
-        ModelError: the model cannot take the example, or holds parameters in a form in which single elements
-            cannot be told (shards, shared memory).
+        ModelError: the model cannot take the example, has no parameters, or holds them in a form in which single
+            elements cannot be told or set (shards, packed numbers, shared memory).
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"find_units() needs a torch.nn.Module, but got {type(model).__name__}.")
     model = without_wrapper(model)
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
-    _check(model, parameters)
+    refuse_parts(model)
+    refuse_overlaps(parameters)
     computed = find_computed(model)
     parameters |= {name: one.stand_in for name, one in computed.items()}
     tensors = {name: tensor for name, tensor in {**parameters, **buffers}.items() if has_memory(tensor)}
@@ -110,41 +111,6 @@ def _follow(model: nn.Module, example: Any, record: Record, watch: Watch, comput
                 "loss reads."
             )
         record.end_pass(outputs, kept(model))
-
-
-def _check(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-    if not parameters and any(hasattr(module, "_packed_params") for module in model.modules()):
-        raise ModelError(
-            f"{type(model).__name__} has no parameters, since its weights were packed by quantisation. Find units, or "
-            "attach, before that."
-        )
-    sharded = sys.modules.get("torch.distributed.fsdp")
-    for name, module in model.named_modules():
-        if sharded is not None and isinstance(module, sharded.FullyShardedDataParallel):
-            raise ModelError(
-                f"{name or 'The model'} is wrapped by FullyShardedDataParallel, whose parameters hold part of each "
-                "unit. Find units, or attach, before sharding the model."
-            )
-    spans: dict[int, list[tuple[int, int, str]]] = {}
-    for name, parameter in parameters.items():
-        if type(parameter).__torch_dispatch__ is not Tensor.__torch_dispatch__:
-            raise ModelError(
-                f"{name} is a {type(parameter).__name__}, which holds part of each unit or packs several numbers into "
-                "one. Find units, or attach, before sharding or quantising the model."
-            )
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ModelError(f"{name} has no shape yet. Run the model once on data, so that its lazy layers take one.")
-        if parameter.numel() and not parameter.is_meta:
-            start = int(parameter.storage_offset())
-            spans.setdefault(parameter.untyped_storage()._cdata, []).append((start, start + extent(parameter), name))
-    for owners in spans.values():
-        owners.sort()
-        for (_, end, first), (start, _, second) in zip(owners, owners[1:], strict=False):
-            if start < end:
-                raise ModelError(
-                    f"{first} and {second} share memory but are two parameters, so it cannot be told which units the "
-                    "elements belong to. Tie weights by using one nn.Parameter in both places."
-                )
 
 
 class _Dispatch(TorchDispatchMode):
