@@ -2,7 +2,7 @@
 
 The grid is the same for every problem. It was written down before any of its settings had been run. It stays within
 what has been published or searched, but for periods: what acts once in thousands of steps at the scale of its paper
-would hardly act, or not at all, in a run of 6,000 steps, so the grids have periods of one task (about 100 steps) and
+would hardly act, or not at all, in a run of some 5,000 steps, so the grids have periods of one task (about 100 steps) and
 below.
 """
 
