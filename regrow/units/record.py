@@ -257,12 +257,17 @@ class Record:
         self._memory.write(out, labels())
         if addresses is not None and any(self._memory.owners(source) for source in sources):
             found = addresses()
-            if bool((core(found) >= 0).all()):
+            if bool((core(found) >= 0).all()) and not self._mixes(found):
                 self.write_addresses(out, found, any(self._memory.alters(source) for source in sources))
                 return
             for source in sources:
                 if self._sources(source):
                     self.leak_parameter(source, f"is put beside other values by {self.where}", [out])
+
+    def _mixes(self, addresses: Tensor) -> bool:
+        """Whether elements are of parameters and of buffers, as of a weight of which a part is fixed."""
+        terms = [term for name in self._atlas.names(addresses) for term in self._atlas.terms(name)]
+        return len({term in self._parameters for term in terms}) > 1
 
     def note_copy(self, out: Tensor, source: Tensor) -> None:
         """Declare that a result holds the very contents of a source."""

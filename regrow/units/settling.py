@@ -116,6 +116,9 @@ class _Settling:
             if role == "bias" and (name, "incoming") in planes:
                 shape = planes[name, role].shape
                 bias, makes = torch.broadcast_tensors(*_cores(planes[name, role], planes[name, "incoming"]))
+                if (name, "outgoing") in planes:  # what reads one unit is not also added to another
+                    added, reads = torch.broadcast_tensors(*_cores(planes[name, role], planes[name, "outgoing"]))
+                    self.reasons.note(reads[added >= 0], "mix", f"{name} is used in two roles")
                 planes[name, role] = compress(torch.where(bias == makes, UNUSED, bias).expand(shape))
 
     def _forbid_two_roles(self, planes: dict[Key, Tensor]) -> None:

@@ -198,6 +198,41 @@ def in_place(m: Net, x: Tensor) -> Tensor:
     return m.out(torch.nn.functional.elu_(made))
 
 
+def masked_by_values(m: Net, x: Tensor) -> Tensor:
+    h, active = m.a(x).clone(), torch.zeros(len(x), 6)
+    active[m.b(x) > 0.3] = 1.0
+    h[h < 0] = 0
+    return m.out(h * active)
+
+
+def picked_by_values(m: Net, x: Tensor) -> Tensor:
+    chosen = x.new_zeros(len(x), 2)
+    chosen[torch.arange(len(x)), (m.a(x)[:, 0] > 0).long()] = 1.0
+    return m.out(chosen)
+
+
+class PartlyFixed(nn.Module):
+    """Some outputs have weights that are not trained."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.weight = weight(3, inputs)
+        self.register_buffer("fixed", torch.randn(2, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, torch.cat([self.weight, self.fixed]))
+
+
+def row_as_bias(m: Net, x: Tensor) -> Tensor:
+    return m.out(torch.relu(torch.relu(m.a(x)) @ m.w + m.w[0]))
+
+
+def as_long_as_told(m: Net, x: Tensor) -> Tensor:
+    h = torch.relu(m.a(x))
+    lengths = m.length(h).exp().clamp(1, 3).long().squeeze(1)
+    return m.out(torch.cat([one.repeat_interleave(times, 0) for one, times in zip(h[:, None], lengths, strict=True)]))
+
+
 def stacked(*sizes: int) -> dict[str, nn.Parameter]:
     """Weights and biases of three members."""
     made = {}
@@ -370,6 +405,36 @@ STRUCTURAL = [
         ("parts.encoder.first", 6, "free", "parts.encoder.first.weight",
          "parts.heads.left.weight parts.heads.right.weight"),
         ("parts.heads.left", 2, "output", "parts.heads.left.weight parts.heads.right.weight", ""),
+    ]),
+    Case("numbers where a mask of values is set", lambda: Net(
+        masked_by_values, a=nn.Linear(5, 6), b=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5), [
+        ("a", 6, "shared", "a.weight b.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("a number where values say", lambda: Net(
+        picked_by_values, a=nn.Linear(5, 1), out=nn.Linear(2, 2)), vectors(5), [
+        ("a", 1, "blocked", "a.weight", ""),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    # What the fixed part reads of a unit cannot be set to 0.
+    Case("a weight with a fixed part", lambda: nn.Sequential(
+        nn.Linear(5, 6), nn.ReLU(), PartlyFixed(6), nn.ReLU(), nn.Linear(5, 2)), vectors(5), [
+        ("0", 6, "blocked", "0.weight", ""),
+        ("4", 2, "output", "4.weight", ""),
+    ]),
+    # Zeros in the row that reads the first unit are another bias of all units that it helps to make.
+    Case("a row of weights is a bias too", lambda: Net(
+        row_as_bias, a=nn.Linear(5, 6), w=weight(6, 4), out=nn.Linear(4, 2)), vectors(5), [
+        ("a", 1, "blocked", "a.weight", "w"),
+        ("a:2", 5, "free", "a.weight", "w"),
+        ("w", 4, "free", "w", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("a unit says how long the output is", lambda: Net(
+        as_long_as_told, a=nn.Linear(5, 6), length=nn.Linear(6, 1), out=nn.Linear(6, 2)), vectors(5), [
+        ("a", 6, "free", "a.weight", "length.weight out.weight"),
+        ("length", 1, "blocked", "length.weight", ""),
+        ("out", 2, "output", "out.weight", ""),
     ]),
     Case("in place", lambda: Net(
         in_place, a=nn.Linear(5, 6), b=nn.Linear(5, 6), c=nn.Linear(6, 6), out=nn.Linear(6, 2)), vectors(5), [

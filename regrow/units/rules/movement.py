@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from regrow.units.call import Call
-from regrow.units.labels import NONE, ZERO, compress, has_units, units_in, varying
+from regrow.units.labels import NONE, ZERO, compress, constant, has_units, units_in, varying
 from regrow.units.record import Record
+from regrow.units.rules.pointwise import join
 from regrow.units.rules.registry import rule
 
 EVERYTHING_STAYS = (
@@ -65,7 +66,7 @@ def _reshape(plane: Tensor, shape: torch.Size) -> Tensor:
     "unsafe_split_with_sizes", "unsafe_chunk", "t_", "transpose_", "squeeze_", "unsqueeze_", "cat", "stack",
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
     "replication_pad1d", "replication_pad2d", "replication_pad3d", "index_select", "index", "gather", "take_along_dim",
-    "repeat_interleave", "rot90", "select_copy", "slice_copy", "unfold_copy",
+    "rot90", "select_copy", "slice_copy", "unfold_copy",
 )  # fmt: skip
 def move(record: Record, call: Call) -> None:
     """Replay the operator itself on the planes of what is moved."""
@@ -94,6 +95,17 @@ def move(record: Record, call: Call) -> None:
     for number, out in enumerate(call.outputs):
         found = None if addresses is None else partial(compress, addresses[number])
         record.place(out, partial(compress, labels[number]), found, rest)
+
+
+@rule("repeat_interleave")
+def repeat_each(record: Record, call: Call) -> None:
+    """Each element several times, or the indices that do it: how often may come with the data, and makes the shape."""
+    if isinstance(call["repeats"], Tensor):
+        record.leave(call["repeats"], record.where, "makes a shape of its values")
+    if call.get("self") is None:
+        record.write(call.out, constant(NONE, call.out.shape))
+    else:
+        move(record, call)
 
 
 def _tokens(record: Record, call: Call, moved: list[Tensor]) -> dict[int, Tensor]:
@@ -163,6 +175,15 @@ def put(record: Record, call: Call) -> None:
     if call.get("accumulate"):
         record.leak_operator(call, "adds to elements in place")
         return
+    indices = [index for index in call.get("indices", ()) if index is not None]
+    if len(indices) == 1 and indices[0].dtype == torch.bool and indices[0].shape == target.shape == call.out.shape:
+        if source.numel() == 1:  # one number where a mask is set, as relu can be written
+            values = [record.labels(one).expand(target.shape) for one in (target, indices[0], source)]
+            record.write(call.out, join(record, values, call.out))
+            return
+    for index in indices:
+        if has_units(plane := record.labels(index)):
+            record.leak("mix", f"{record.where} picks elements by their values", units_in(plane), call.outputs)
     labels = _replay(call, [target, source], [record.labels(target).clone(), record.labels(source)], NONE)
     record.write(call.out, compress(labels[0]))
 
