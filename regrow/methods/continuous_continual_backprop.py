@@ -30,6 +30,7 @@ class ContinuousContinualBackprop(PeriodicMethod, name="ccbp"):
 
     reference: ClassVar[str] = "McCutcheon et al., RLC workshop 2026"
     off: ClassVar[Mapping[str, Any]] = {"rate": 0.0}
+    brisk: ClassVar[Mapping[str, Any]] = {"period": 4}
 
     rate: float = 0.015
     sharpness: float = 16.0
