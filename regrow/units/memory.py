@@ -4,14 +4,14 @@ Knowledge hangs on storages and not on tensors, so that views, aliases and in-pl
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import torch
 from torch import Tensor
 
-from regrow.units.labels import NONE, Units, compress, constant, core
+from regrow.units.labels import NONE, Units, compress, constant, core, units_in
 
 Geometry = tuple[int, tuple[int, ...], tuple[int, ...]]
 
@@ -79,6 +79,12 @@ class Field:
                 return constant(self._fill, tensor.shape)
             self._planes[where] = compress(self._flatten(tensor).as_strided(where[1], where[2], where[0]))
         return self._planes[where]
+
+    def units(self) -> Tensor:
+        """Numbers of the units that any element depends on."""
+        if self._flat is not None:
+            return units_in(self._flat)
+        return units_in(constant(NONE, (1,)) if self._base is None else self._planes[self._base])
 
     def note_view(self, tensor: Tensor, plane: Tensor) -> None:
         """Add what is known about a new view. The storage itself has not changed."""
@@ -323,6 +329,10 @@ class Memory:
     def note_leaks(self, tensor: Tensor, leaks: Iterable[int]) -> None:
         """Note that leaks have reached a tensor."""
         self._shadow(tensor).leaks.update(leaks)
+
+    def made(self) -> Iterator[Shadow]:
+        """What is known about all storages but those of parameters and buffers."""
+        return (shadow for place, shadow in self._shadows.items() if place not in self.atlas.by_storage)
 
     def _shadow(self, tensor: Tensor) -> Shadow:
         storage = tensor.untyped_storage()

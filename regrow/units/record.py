@@ -15,6 +15,7 @@ from regrow.units.graph import Role
 from regrow.units.labels import NONE, Met, Units, constant, core, has_units, meet, units_in
 from regrow.units.memory import Atlas, Memory, apart, has_memory, overlaps
 from regrow.units.sightings import Watch
+from regrow.units.survivors import Survivors
 
 _NO_RULE = "has no rule yet (regrow/units/rules/README.md says how to add one)"
 
@@ -50,6 +51,7 @@ class Record:
         self._passes = count()
         self._pass = 0
         self._memory = Memory(atlas, self.units)
+        self._survivors = Survivors(self._memory)
         self._computed = computed or {}
         self._computing: list[tuple[Computed, Record]] = []
         self.met: dict[str, Computed] = {}
@@ -58,8 +60,9 @@ class Record:
     def begin_pass(self) -> None:
         """Forget what memory held. Units, claims and leaks stay."""
         self._pass = next(self._passes)
-        self._memory = Memory(self._atlas, self.units)
+        self._survivors, self._memory = Survivors(self._memory), Memory(self._atlas, self.units)
         self._watch.begin_pass(self._memory)
+        self._survivors.forget_dead()
 
     def end_pass(self, outputs: Sequence[Tensor], kept: Iterable[tuple[str, Tensor]]) -> None:
         """Note what reached the outputs, and what the modules keep for the next forward."""
@@ -128,6 +131,8 @@ class Record:
         if self._computing:
             self._follow_computing(call, rule)
             return
+        for tensor in call.inputs:
+            self._meet_again(tensor)
         if not any(self.knows(tensor) for tensor in call.inputs) and rule is None:
             return
         self.where = f"{call.title} of {self._watch.module or 'the model'}"
@@ -418,6 +423,14 @@ class Record:
         """Note that units cannot be replaced, whatever becomes of their effect."""
         if len(units):
             self._count(self.leak("mix", reason, units, []))
+
+    def _meet_again(self, tensor: Tensor) -> None:
+        """Hold back the units of which something was kept since the forward before, if this is it."""
+        if (found := self._survivors.take(tensor)) is not None:
+            units, leaks = found
+            where = self._watch.module or "the model"
+            self._count(self.leak("state", f"{where} reads what was kept of it since the forward before", units, []))
+            self._count(*(leaks - {self._random}))
 
     def _count(self, *leaks: int) -> None:
         self.evidence.counted.update(leaks)

@@ -152,16 +152,21 @@ class _Prover:
         started_in_training = self.model.training
         for mode, training in list(self.modes.items()):
             try:
-                same = _equal(self.outputs(training), self.outputs(training))
+                first, second = self.outputs(training), self.outputs(training)
             except ModelError:
                 if training or not started_in_training:
                     raise
                 del self.modes[mode]
                 continue
-            if not same:
+            kind = type(self.model).__name__
+            if any(bool(output.isnan().any()) for output in first):
+                raise ModelError(f"{kind} returns NaN in {mode} mode, so nothing can be proved. Take another example.")
+            if not _equal(first, second):
                 raise ModelError(
-                    f"{type(self.model).__name__} returns NaN, or different numbers for the same example and random "
-                    f"seed, in {mode} mode, so nothing can be proved. Make it deterministic, or take another example."
+                    f"{kind} returns different values when it is run twice on the same example with the same random "
+                    f"seed, in {mode} mode, so nothing can be proved. It remembers something outside of modules, or "
+                    "draws from a generator of its own: give as example= a callable that sets this back and then runs "
+                    "the model."
                 )
 
     def restore(self) -> None:

@@ -153,6 +153,93 @@ def test_what_is_kept_and_also_returned_is_an_output() -> None:
     assert "seen" not in str(graph.unclaimed)
 
 
+class KeepsElsewhere(nn.Module):
+    """Remembers its hidden layer where nobody looks."""
+
+    def __init__(self, read: Callable[[list[Tensor]], Tensor | float], write: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 2)
+        past: list[Tensor] = []
+
+        def remember(h: Tensor) -> Tensor:
+            before = read(past)
+            past[:] = [write(h)]
+            return h + before
+
+        self.remember = remember
+
+    def forward(self, value: Tensor) -> Tensor:
+        return self.b(self.remember(F.relu(self.a(value))))
+
+
+def turned(past: list[Tensor]) -> Tensor | float:
+    return past[0].flip(-1) if past else 0.0
+
+
+@pytest.mark.parametrize(
+    ("read", "write", "reasons"),
+    [
+        (turned, torch.detach, ("the model reads what was kept of it since the forward before",)),
+        (turned, lambda h: h.detach().sum(1, keepdim=True), ("sum of the model makes one value of all units",)),
+        (lambda past: 0.0, torch.detach, ()),  # written down only
+        (turned, torch.zeros_like, ()),
+    ],
+    ids=["units", "a sum", "a log", "a constant"],
+)
+def test_what_is_kept_outside_the_modules_blocks_if_it_is_read(read: Any, write: Any, reasons: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    group = proven(KeepsElsewhere(read, write), OBSERVATIONS)["a"]
+    assert (group.status, group.reasons) == ("blocked" if reasons else "free", reasons)
+
+
+def test_numbers_of_its_own_that_change_from_forward_to_forward_are_no_obstacle_but_nothing_is_proved() -> None:
+    calls, own = [0], torch.Generator()
+
+    def counted(m: Net, h: Tensor) -> Tensor:
+        calls[0] += 1
+        return h * calls[0]
+
+    def noisy(m: Net, h: Tensor) -> Tensor:
+        return h + torch.randn(h.shape, generator=own)
+
+    for between in (counted, noisy):
+        model = Net(lambda m, x, between=between: m.b(between(m, F.relu(m.a(x)))), a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+        assert find_units(model, OBSERVATIONS)["a"].status == "free"
+        with pytest.raises(ModelError) as caught:
+            verify(model, OBSERVATIONS)
+        assert str(caught.value) == (
+            "Net returns different values when it is run twice on the same example with the same random seed, in "
+            "training mode, so nothing can be proved. It remembers something outside of modules, or draws from a "
+            "generator of its own: give as example= a callable that sets this back and then runs the model."
+        )
+
+        def example(model: nn.Module) -> Tensor:
+            calls[0] = 0
+            own.manual_seed(0)
+            return model(OBSERVATIONS)
+
+        assert proven(model, example)["a"].status == "free"
+
+
+# Random forwards
+
+
+@pytest.mark.parametrize(
+    ("between", "status"),
+    [
+        (lambda m, h: F.dropout(h, 0.5, m.training), "free"),
+        (lambda m, h: h + torch.randn_like(h), "free"),
+        (lambda m, h: h[torch.rand(len(h)) > 0.3], "free"),
+        (lambda m, h: h[:, torch.randperm(6)], "blocked"),
+    ],
+    ids=["dropout", "noise", "some examples", "shuffled"],
+)
+def test_a_random_forward(between: Any, status: str) -> None:
+    torch.manual_seed(0)
+    model = Net(lambda m, x: m.b(between(m, F.relu(m.a(x)))), a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+    assert proven(model, OBSERVATIONS)["a"].status == status
+
+
 # Values that decide
 
 

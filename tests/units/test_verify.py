@@ -128,8 +128,16 @@ def test_coupled_units_called_free_are_caught() -> None:
 def test_a_network_that_is_not_deterministic() -> None:
     counter = iter(range(1000))
     model = Net(lambda m, x: m.a(x) + next(counter), a=nn.Linear(5, 2))
-    with pytest.raises(ModelError, match="Net returns NaN, or different numbers for the same example and random seed"):
+    with pytest.raises(ModelError, match="^Net returns different values when it is run twice on the same example wi"):
         verify(model, torch.randn(4, 5))
+
+
+def test_a_network_that_returns_nan() -> None:
+    model = Net(lambda m, x: m.a(x).log(), a=nn.Linear(5, 2, bias=False))
+    with pytest.raises(ModelError) as caught:
+        verify(model, torch.full((4, 5), torch.nan))
+    text = "Net returns NaN in training mode, so nothing can be proved. Take another example."
+    assert str(caught.value) == text
 
 
 def test_no_units_to_try() -> None:
