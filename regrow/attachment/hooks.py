@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import count
 from types import FrameType
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from regrow.units.blocks import sums_along
 from regrow.units.graph import Tap
 from regrow.units.taps import ModuleHook, TapHook, is_training, per_unit
 
@@ -41,7 +43,7 @@ class TapReader:
         self._switches = switches
         self.examples = 0
         self.called = False
-        self._sum: Tensor | None = None  # of |h|, or how often h > 0
+        self._sum: Tensor | None = None  # of |h|, or the largest h
         self._count = 0
         self._kept: list[Tensor] = []
         self._last: Tensor | None = None
@@ -51,17 +53,20 @@ class TapReader:
         if not is_training(module):
             return
         self.called = True
-        if not all(switch.on for switch in self._switches):
+        if not all(switch.on for switch in self._switches) or not value.numel():
             return
         if value.dim() + self._tap.dim:  # else its first dimension is the units'
             self.examples += len(value)
         if self._statistic == "activations":
             self._kept.append(per_unit(self._tap, value).float())
             return
-        dim = value.dim() + self._tap.dim
-        others = [other for other in range(value.dim()) if other != dim]
-        counted = value > 0 if self._statistic == "fired" else value.abs()
-        total = counted.sum(dim=others, dtype=torch.float32) if others else counted.float()
+        dim = self._tap.dim
+        if self._statistic == "fired":
+            others = [other for other in range(value.dim()) if other != value.dim() + dim]
+            largest = value.amax(dim=others) if others else value
+            self._sum = largest if self._sum is None else torch.maximum(self._sum, largest)
+            return
+        total = sums_along(dim, torch.abs, value)
         self._sum = total if self._sum is None else self._sum + total
         self._count += value.numel() // value.shape[dim]
 
@@ -88,7 +93,7 @@ class TapReader:
         rows = self._tap.rows
         if self._sum is None:
             return torch.zeros(len(rows), dtype=torch.bool)
-        return self._sum[rows.to(self._sum.device)].any(dim=1)
+        return (self._sum[rows.to(self._sum.device)] > 0).any(dim=1)
 
     def activations(self) -> Tensor:
         """h of each unit, of shape (observations, units), in float32; a tap that was not reached repeats its last
@@ -127,10 +132,26 @@ class StepHooks:
 
     A subclass that calls `super().step()` makes torch fire its hooks twice, one pair inside the other; only the
     outer pair counts. A step that raised never reports its end: that is noticed at the next one.
+
+    A step that is given a closure has its gradients only when it has called that: "before" is then right after the
+    closure's first call.
+
+    Args:
+        optimizer: the optimizer.
+        before: called before a step, when its gradients are there.
+        again: called in the place of that after each further call of the closure in the same step.
+        after: called after a step.
     """
 
-    def __init__(self, optimizer: Optimizer, before: Callable[[], None], after: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        before: Callable[[], None],
+        again: Callable[[], None],
+        after: Callable[[], None],
+    ) -> None:
         self._before = before
+        self._again = again
         self._after = after
         self._outer: FrameType | None = None
         self.handles = [
@@ -138,12 +159,31 @@ class StepHooks:
             optimizer.register_step_post_hook(self._on_end),
         ]
 
-    def _on_start(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _on_start(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         caller = sys._getframe(1)
-        if self._outer is None or not _is_running(self._outer, caller):
-            self._outer = caller
+        if self._outer is not None and _is_running(self._outer, caller):
+            return None
+        self._outer = caller
+        if len(args) > 1 and callable(args[1]):  # the first is the optimizer
+            return (args[0], self._followed(args[1], optimizer), *args[2:]), kwargs
+        if callable(kwargs.get("closure")):
+            return args, {**kwargs, "closure": self._followed(kwargs["closure"], optimizer)}
+        if not _is_skipped(optimizer):
+            self._before()
+        return None
+
+    def _followed(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
+        """A closure that calls back as soon as it has computed gradients."""
+        calls = count()
+
+        def call() -> Any:
+            result = closure()
             if not _is_skipped(optimizer):
-                self._before()
+                with torch.no_grad():
+                    self._again() if next(calls) else self._before()
+            return result
+
+        return call
 
     def _on_end(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if sys._getframe(1) is not self._outer:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from regrow.units.blocks import sums_along
 from regrow.units.graph import Slice
 from regrow.units.optimizer_state import remembered
 from regrow.units.parametrized import Parametrized
@@ -100,29 +101,29 @@ class Region:
 
     def abs_sums(self) -> Tensor:
         """Σ|w| over the elements of each unit, of shape (units,), in float32."""
-        return self._sums(_abs_sums, self.tensor)
+        return self._sums(torch.abs, self.tensor)
 
     def first_order(self) -> Tensor | None:
         """Σ w·∂L/∂w over the elements of each unit, of shape (units,), in float32; None if there is no gradient, as
         there is none of a computed tensor.
         """
         gradient = self._gradient()
-        return None if gradient is None else self._sums(_plain_sums, self.tensor.float() * gradient.float())
+        return None if gradient is None else self._sums(_product, self.tensor, gradient)
 
     def abs_gradient_sums(self) -> Tensor | None:
         """Σ|∂L/∂w| over the elements of each unit, of shape (units,), in float32; None as above."""
         gradient = self._gradient()
-        return None if gradient is None else self._sums(_abs_sums, gradient)
+        return None if gradient is None else self._sums(torch.abs, gradient)
 
     def _gradient(self) -> Tensor | None:
         return None if isinstance(self.held, Parametrized) else self.held.grad
 
-    def _sums(self, sums_along: Callable[[Tensor, int], Tensor], tensor: Tensor) -> Tensor:
+    def _sums(self, term: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         if len(self._dims) == 1:
-            sums = sums_along(tensor, self._dims[0])
-            rows = self._rows[0].to(tensor.device)
+            sums = sums_along(self._dims[0], term, *tensors)
+            rows = self._rows[0].to(sums.device)
             return sums[rows[:, 0]] if rows.shape[1] == 1 else sums[rows].sum(dim=1)
-        return sums_along(self._front(tensor)[self._place(None)], 0)
+        return sums_along(0, term, *(self._front(tensor)[self._place(None)] for tensor in tensors))
 
     def clear_state(self, optimizer: Optimizer, units: Tensor) -> None:
         """Set to 0 what the optimizer remembers of these elements, in every state tensor of the parameter's
@@ -174,24 +175,5 @@ def _moved(values: Tensor, target: Tensor, share: Tensor | None) -> Tensor:
     return values.lerp(target, share.to(values).reshape(-1, *[1] * (values.dim() - 1)))
 
 
-def _plain_sums(tensor: Tensor, dim: int) -> Tensor:
-    """Σw over all dimensions but one."""
-    others = [other for other in range(tensor.dim()) if other != dim]
-    return tensor.sum(dim=others) if others else tensor
-
-
-def _abs_sums(tensor: Tensor, dim: int) -> Tensor:
-    """Σ|w| over all dimensions but one, in float32."""
-    others = [other for other in range(tensor.dim()) if other != dim]
-    if not others:
-        return tensor.abs().float()
-    # In blocks that stay in the cache: |w| of a large matrix at once costs more in fresh memory than in arithmetic.
-    along = others[0]
-    blocks = tensor.split(max(1, _BLOCK * tensor.shape[along] // tensor.numel()), dim=along)
-    sums: Tensor = blocks[0].abs().sum(dim=others, dtype=torch.float32)
-    for block in blocks[1:]:
-        sums += block.abs().sum(dim=others, dtype=torch.float32)
-    return sums
-
-
-_BLOCK = 1 << 17  # elements: half a megabyte of float32
+def _product(weight: Tensor, gradient: Tensor) -> Tensor:
+    return weight.float() * gradient.float()
