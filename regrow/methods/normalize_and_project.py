@@ -38,7 +38,7 @@ class NormalizeAndProject(WeightMethod, name="nap"):
 
     def initial_state(self, weight: Weight) -> dict[str, Tensor]:
         """The norm at attach."""
-        return {"norm": weight.parameter.norm(dtype=torch.float32)} if self._projects(weight) else {}
+        return {"norm": _norm(weight.parameter)} if self._projects(weight) else {}
 
     def after_step(self, moment: Moment) -> None:
         """Project, if this is a step to do so."""
@@ -46,10 +46,14 @@ class NormalizeAndProject(WeightMethod, name="nap"):
             return
         for weight in moment.weights:
             if self._projects(weight):
-                norm = weight.parameter.norm(dtype=torch.float32).clamp(min=1e-12)
+                norm = _norm(weight.parameter).clamp(min=1e-12)
                 # A layer that starts at 0 has no norm to keep.
                 factor = torch.where(weight.state["norm"] > 0, weight.state["norm"] / norm, 1.0)
                 weight.parameter.mul_(factor.to(weight.parameter))
 
     def _projects(self, weight: Weight) -> bool:
         return weight.role == "matrix" and weight.layer != 0
+
+
+def _norm(parameter: Tensor) -> Tensor:
+    return parameter.norm(dtype=torch.promote_types(parameter.dtype, torch.float32))

@@ -5,7 +5,7 @@ from torch import nn
 
 from regrow.errors import ConfigError
 from regrow.methods import NormalizeAndProject
-from tests.methods.by_hand import assert_equal, attached, descended, does_nothing, gradients, step, values
+from tests.methods.by_hand import assert_equal, attached, batch, descended, does_nothing, gradients, step, values
 
 
 @pytest.mark.parametrize("period", [1, 3])
@@ -29,6 +29,15 @@ def test_a_layer_that_starts_at_0_may_grow() -> None:
     model[2].weight.grad = torch.ones(4, 4)
     optimizer.step()
     torch.testing.assert_close(model[2].weight.detach(), torch.full((4, 4), -0.1))
+
+
+def test_double_precision_is_kept() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model, optimizer, _ = attached(NormalizeAndProject(), model, example=batch()[0].double())
+    norm = model[0].weight.detach().norm()
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight.detach().norm(), norm, rtol=1e-14, atol=0)
 
 
 def test_period_0_is_never() -> None:
