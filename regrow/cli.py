@@ -273,9 +273,9 @@ def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> None:
     """Draw all runs of a study at one scale, as far as they have come."""
     from regrow.experiments.results import read_curves
     from regrow.experiments.store import RunFolder, make_folder
-    from regrow.report import summary
     from regrow.report.curves import settle
     from regrow.report.page import write_report
+    from regrow.report.view import view_of
 
     first = specs[0]
     folders = [RunFolder(out / spec.study / spec.key) for spec in specs]
@@ -295,8 +295,9 @@ def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> None:
         planned_runs=len(specs),
     )
     settled = settle(curves, first.tasks, len(specs))
-    console.print(_values(summary.cells(summary.table(settled.curves))))
-    console.print(" ".join(filter(None, [summary.sentence(settled.curves), settled.remark])), soft_wrap=True)
+    view = view_of(settled.curves)
+    console.print(_values(view.cells(view.table(settled.curves))))
+    console.print(" ".join(filter(None, [view.sentence(settled.curves), settled.remark])), soft_wrap=True)
     console.print(f"figure  {picture}\npage    {page}", soft_wrap=True)
 
 

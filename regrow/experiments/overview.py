@@ -9,6 +9,7 @@ from rich.text import Text
 from regrow.experiments.results import read_rows
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.store import Row, RunFolder, State, find_folders
+from regrow.experiments.training import outcome_among
 
 _STYLES: dict[State, str] = {"running": "bold", "done": "green", "failed": "red", "stopped": "yellow", "waiting": "dim"}
 
@@ -22,7 +23,7 @@ def overview(place: Path) -> tuple[Table, bool]:
     Raises:
         StoreError: there are none, or a folder is damaged.
     """
-    table = Table("study", "scale", "method", "seed", "state", "task", "accuracy", "dormant", box=box.SIMPLE)
+    table = Table("study", "scale", "method", "seed", "state", "task", "outcome", "dormant", box=box.SIMPLE)
     runs = sorted(((folder.spec(), folder) for folder in find_folders(place)), key=lambda run: _order(run[0]))
     counts: dict[State, int] = {}
     for spec, folder in runs:
@@ -35,8 +36,8 @@ def overview(place: Path) -> tuple[Table, bool]:
             str(spec.seed),
             Text(state, _STYLES[state]),
             f"{row['task'] + 1 if row else 0}/{spec.tasks}",
-            _percent(row, "accuracy"),
-            _percent(row, "dormant"),
+            _outcome(row),
+            "" if row is None or row["dormant"] is None else f"{100 * row['dormant']:.1f} %",
         )
     # Above the runs, where a terminal of few lines shows it.
     table.title = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
@@ -52,6 +53,6 @@ def _last_row(folder: RunFolder) -> Row | None:
     return None if rows.is_empty() else rows.row(-1, named=True)
 
 
-def _percent(row: Row | None, name: str) -> str:
-    value = row.get(name) if row else None
-    return "" if value is None else f"{100 * value:.1f} %"
+def _outcome(row: Row | None) -> str:
+    outcome = outcome_among(row or ())
+    return outcome.text(row[outcome.measure]) if row else ""

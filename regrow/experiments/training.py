@@ -22,7 +22,8 @@ class Outcome:
         measure: its column in the curves.
         name: what a reader calls it.
         unit: behind a number, with its blank; "" if it has none.
-        change_unit: what a difference is counted in.
+        heading: what numbers are counted in, above a column of them.
+        change_heading: what differences are counted in.
         factor: from the column to what is shown.
         digits: decimals that are shown.
         higher_is_better: the direction.
@@ -32,24 +33,29 @@ class Outcome:
     measure: str
     name: str
     unit: str
-    change_unit: str
+    heading: str
+    change_heading: str
     factor: float
     digits: int
     higher_is_better: bool
     margin: float
 
-    def text(self, value: float) -> str:
-        """A value of the column as it is shown."""
-        return f"{self.factor * value:.{self.digits}f}{self.unit}"
+    def number(self, value: float, sign: str = "") -> str:
+        """A value of the column as it is shown below a heading; sign="+" for a difference."""
+        return f"{self.factor * value:{sign}.{self.digits}f}".replace("-", "−")
 
     def gain(self, change: Any) -> Any:
-        """A change of the measure, turned so that more is better."""
+        """A change of the measure, turned so that more is better: a number or an array."""
         return change if self.higher_is_better else -change
+
+    def text(self, value: float) -> str:
+        """A value of the column as it is shown by itself."""
+        return self.number(value) + self.unit
 
 
 OUTCOMES: dict[Loss, Outcome] = {
-    "cross_entropy": Outcome("accuracy", "online accuracy", " %", "points", 100, 1, True, 0.01),
-    "squared_error": Outcome("squared_error", "squared error", "", "", 1, 2, False, 0.02),
+    "cross_entropy": Outcome("accuracy", "online accuracy", " %", "%", "points", 100, 1, True, 0.01),
+    "squared_error": Outcome("squared_error", "squared error", "", "squared error", "squared error", 1, 2, False, 0.02),
 }
 
 

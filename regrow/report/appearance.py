@@ -11,6 +11,8 @@ _KNOWN = {
     "random-replacement": ("Random replacement", "#808080"),
 }
 _FURTHER = ("#e69f00", "#56b4e9", "#9a6324", "#8a63d2", "#a0a000", "#e0529c")
+COLOURS = len(_KNOWN) + len(_FURTHER)
+"""So many methods can be told apart in one picture."""
 
 
 def in_order(methods: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ import io
 import math
 import re
 import textwrap
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -19,21 +19,8 @@ from regrow.errors import ConfigError
 from regrow.report import curves as curve_table
 from regrow.report import statistics
 from regrow.report.appearance import colours, label
+from regrow.report.style import GRID, INK, MUTED, STYLE
 
-_INK, _MUTED, _GRID = "#1f2328", "#59636e", "#dde2e7"
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10.5,
-    "text.color": _INK,
-    "axes.edgecolor": _MUTED,
-    "axes.linewidth": 0.8,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "axes.labelcolor": _MUTED,
-    "text.parse_math": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "regrow",
-}
 # Inches: the figure's width, a panel with and without heading and ticks, and what is above and below the panels.
 _WIDTH, _ROW, _AXES, _HEAD, _TITLE, _FOOT, _FOOT_LINE = 10.0, 2.95, 2.2, 1.22, 0.47, 0.72, 0.19
 _LEGEND_COLUMNS, _LEGEND_LINE = 5, 0.25
@@ -50,6 +37,7 @@ class Panel(NamedTuple):
 
 PANELS = (
     Panel("accuracy", "Online accuracy (%)", 100),
+    Panel("squared_error", "Squared error"),
     Panel("dormant", "Dormant units (%)", 100, reach=5),
     Panel("effective_rank", "Effective rank of the activations"),
     Panel("weight_magnitude", "Mean weight magnitude", reach=1e-3),
@@ -85,7 +73,7 @@ def draw(curves: pl.DataFrame, title: str, caption: str = "") -> Figure:
     legend_lines = math.ceil(len(curve_table.methods(curves)) / _LEGEND_COLUMNS)
     head = _HEAD - _TITLE + legend_top + _LEGEND_LINE * (legend_lines - 1)
     height = head + (rows - 1) * _ROW + _AXES + foot
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, height), facecolor="white")
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -99,7 +87,7 @@ def draw(curves: pl.DataFrame, title: str, caption: str = "") -> Figure:
         figure.text(0.018, 1 - 0.17 / height, title, size=14.5, weight="bold", va="top")
         _draw_legend(figure, curves, 1 - legend_top / height)
         text = "\n".join(footer)
-        figure.text(0.018, (foot - 0.62) / height, text, size=9, color=_MUTED, va="top", linespacing=1.45)
+        figure.text(0.018, (foot - 0.62) / height, text, size=9, color=MUTED, va="top", linespacing=1.45)
     return figure
 
 
@@ -126,14 +114,14 @@ def _draw_panel(axes: Axes, curves: pl.DataFrame, panel: Panel, width: int) -> N
             zorder=3 + order,
             clip_on=False,
         )
-    axes.set_title(panel.heading, loc="left", size=10.5, color=_INK, pad=8)
+    axes.set_title(panel.heading, loc="left", size=10.5, color=INK, pad=8)
     axes.set_xlim(0, curve_table.tasks(curves))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.margins(y=0.08)
     if panel.reach is not None:
         axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], panel.reach))
-    axes.grid(axis="y", color=_GRID, lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=5, labelsize=9.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -179,11 +167,11 @@ def svg(figure: Figure, description: str) -> str:
         description: what it shows, for those who cannot see it; plain text.
     """
     file = io.StringIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    for colour, variable in ((_INK, "--ink"), (_MUTED, "--muted"), (_GRID, "--grid")):
+    for colour, variable in ((INK, "--ink"), (MUTED, "--muted"), (GRID, "--grid")):
         text = text.replace(colour, f"var({variable})")
     quoted = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return re.sub(r"<svg ", f'<svg role="img" aria-label="{quoted}" ', text, count=1)

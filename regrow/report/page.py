@@ -13,8 +13,9 @@ import polars as pl
 import regrow
 from regrow.experiments.store import write_atomically
 from regrow.report import curves as curve_table
-from regrow.report import figures, summary
+from regrow.report import figures
 from regrow.report.appearance import colours, label
+from regrow.report.view import view_of
 
 _PACKAGES = ("torch", "numpy", "numba")
 
@@ -37,8 +38,9 @@ def write_report(
 
     Args:
         folder: where to write; it exists.
-        curves: one row for each task of each run: study, scale, method, seed, engine, task and any of accuracy,
-            dormant, effective_rank, weight_magnitude, replacements, seconds. Runs may be unfinished: the page says so.
+        curves: one row for each task of each run: study, scale, method, seed, engine, task and any of accuracy or
+            squared_error, dormant, effective_rank, weight_magnitude, replacements, seconds. Runs may be unfinished: the
+            page says so.
         spec_text: what the study was, in the order in which it is to be listed.
         command: what to type to get these curves again.
         title: the heading; the name and scale of the study if empty.
@@ -54,11 +56,12 @@ def write_report(
     curve_table.check(curves)
     title = title or _title(curves)
     settled = curve_table.settle(curves, planned_tasks, planned_runs)
-    seen = summary.sentence(settled.curves)
+    view = view_of(settled.curves)
+    seen = view.sentence(settled.curves)
     caption = " ".join(filter(None, [caption, settled.remark]))
     picture, page = folder / "figure.png", folder / "report.html"
-    write_atomically(picture, figures.png(figures.draw(settled.curves, title, caption)))
-    drawing = figures.svg(figures.draw(settled.curves, "", caption), seen)
+    write_atomically(picture, figures.png(view.draw(settled.curves, title, caption)))
+    drawing = figures.svg(view.draw(settled.curves, "", caption), seen)
     body = f"""
 <h1>{escape(title)}</h1>
 <p class="seen">{escape(seen)}</p>
@@ -98,13 +101,15 @@ def _document(title: str, body: str) -> str:
 
 
 def _values(curves: pl.DataFrame) -> str:
-    rows = summary.table(curves)
-    text = summary.cells(rows)
+    view = view_of(curves)
+    rows = view.table(curves)
+    text = view.cells(rows)
     palette = colours(row["method"] for row in rows)
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in text.headings)
     lines = []
     for row, cells in zip(rows, text.rows, strict=True):
-        swatch = f'<span class="swatch" style="background:{palette[row["method"]]}"></span>'
+        colour = palette[row["method"]] if view.coloured else "none"
+        swatch = f'<span class="swatch" style="background:{colour}"></span>'
         others = "".join(f"<td>{_cell(cell)}</td>" for cell in cells[1:])
         lines.append(f'<tr><th scope="row">{swatch}{escape(cells[0])}</th>{others}</tr>')
     body = "\n".join(lines)
@@ -115,8 +120,8 @@ def _values(curves: pl.DataFrame) -> str:
 </tbody>
 </table></div>
 <p class="note">Means over seeds; in brackets the 95 % bootstrap interval of the mean. An arrow leads from the first
-tasks to the last ones. Online accuracy: was each prediction right before the network learned from the example.
-Replacements and seconds are those of one run.</p>"""
+tasks to the last ones. Each prediction is judged before the network learns from the example. Replacements and
+seconds are those of one run.</p>"""
 
 
 def _cell(text: str) -> str:

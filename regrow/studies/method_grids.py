@@ -1,9 +1,9 @@
 """The comparison of all methods: each at its published default, and at the best of a small grid.
 
-The grid is the same for every problem. It was written down before any of its settings had been run. It stays within
-what has been published or searched, but for periods: what acts once in thousands of steps at the scale of its paper
-would hardly act, or not at all, in a run of some 5,000 steps, so the grids have periods of one task (about 100 steps) and
-below.
+The grid is the same for every problem, and was written down before any of its settings had been run. Most settings
+have been published or searched by somebody; periods are shorter. What acts once in thousands of steps at the scale of
+its paper would hardly act, or not at all, in a run of some 5,000 steps, so the grids have periods of one task (about
+100 steps) and below.
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ def candidates(hidden_layers: int) -> dict[str, tuple[Method, ...]]:
     Args:
         hidden_layers: of the network; a hard reset of more layers than that is a full reset and is left out.
     """
-    found = {}
+    found: dict[str, tuple[Method, ...]] = {}
     for name in sorted(Method.registry):
         for changes in ({}, *GRIDS.get(name, ())):
             if changes.get("layers", 1) <= hidden_layers:
@@ -88,7 +88,7 @@ def compared(best: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Method, .
     Args:
         best: by name, what the best setting changes in the default; not there, or nothing, if the default is the best.
     """
-    found = {}
+    found: dict[str, tuple[Method, ...]] = {}
     for name in sorted(Method.registry):
         found[name] = (method_named(name),)
         if best.get(name):
