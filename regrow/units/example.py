@@ -114,8 +114,8 @@ def decomposed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Whatever happens inside is an examination, and the model's buffers and training flags and all random generators
-    come out as before.
+    """Whatever happens inside is an examination, in which the model runs as it was written, and its buffers and
+    training flags and all random generators come out as before.
     """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [
@@ -125,7 +125,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     ]
     numpy_state, python_state = np.random.get_state(), random.getstate()
     devices = sorted({tensor.device.index or 0 for tensor in model.parameters() if tensor.device.type == "cuda"})
-    with examination(), torch.random.fork_rng(devices):
+    with examination(), uncompiled(), torch.random.fork_rng(devices):
         try:
             yield
         finally:

@@ -30,7 +30,9 @@ def examination() -> Iterator[None]:
 
 def is_training(module: nn.Module) -> bool:
     """Whether a forward that passes this module now is one of training: training mode, with grad, no examination."""
-    return module.training and torch.is_grad_enabled() and not _examining.get()
+    # Nothing compiled runs in an examination (see `untouched`), and the compiler cannot follow the variable.
+    examined = not torch.compiler.is_compiling() and _examining.get()
+    return module.training and torch.is_grad_enabled() and not examined
 
 
 def inert(*args: Any, **kwargs: Any) -> None:
