@@ -75,7 +75,7 @@ def status(
     if returned:
         return "output", ("the network returns it",)
     if not read and "end" in kinds:
-        return "output", reasons
+        return "output", ("the network returns what is made of it, and nothing else reads it", *reasons)
     if kinds - {"norm"}:
         return "blocked", reasons
     if not read:

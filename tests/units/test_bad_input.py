@@ -1,6 +1,8 @@
 """What cannot be served, and what is said about it."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regrow.errors import ModelError
+from regrow.units import rules
+from regrow.units.rules import registry
 from regrow.units.trace import find_units
 from regrow.units.verify import verify
 from tests.units.hand_written import Net
@@ -275,4 +279,32 @@ def test_a_custom_operator_is_named_with_how_to_add_a_rule() -> None:
 
     assert reasons(lambda m, h: halve(h)) == (
         "regrow_tests::halve of the model has no rule yet (regrow/units/rules/README.md says how to add one)",
+    )
+
+
+def test_a_rule_is_added_as_its_readme_says() -> None:
+    @torch.library.custom_op("regrow_tests::third", mutates_args=())
+    def third(value: Tensor) -> Tensor:
+        return value / 3
+
+    torch.manual_seed(0)
+    readme = (Path(rules.__file__).parent / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(from regrow[^`]*)```", readme)
+    known = dict(registry.rules)
+    try:
+        exec(code.replace("mylib::halve", "regrow_tests::third"), {})
+        model = Net(lambda m, x: m.b(third(F.relu(m.a(x)))), a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+        assert proven(model, OBSERVATIONS)["a"].status == "free"
+    finally:
+        registry.rules.clear()
+        registry.rules.update(known)
+
+
+def test_what_the_network_returns_after_all_of_it_is_mixed() -> None:
+    model = Net(lambda m, x: m.b(F.relu(m.a(x))).log_softmax(1), a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+    group = proven(model, OBSERVATIONS)["b"]
+    assert (group.status, "; ".join(group.reasons)) == (
+        "output",
+        "the network returns what is made of it, and nothing else reads it; _log_softmax of the model makes units "
+        "depend on each other",
     )
