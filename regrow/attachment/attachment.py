@@ -130,7 +130,7 @@ class Attachment:
             raise ModelError("A scripted module takes no hooks, so its first forward cannot be seen. Give example=.")
 
         def trace(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.find_units(lambda model: model(*args, **kwargs))
+            self.find_units((lambda model: model(*args, **kwargs)) if args and kwargs else args or kwargs)
 
         self._undo.append(FirstForward(self.model, trace, self._switch).handle.remove)
 

@@ -143,7 +143,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def _copied(example: Any) -> Any:
     """The example with its tensors copied, since a model may write into what it gets."""
     if isinstance(example, Tensor):
-        return example.detach().clone()
+        return example.detach().clone().requires_grad_(example.requires_grad)
     if isinstance(example, Mapping):
         return {key: _copied(value) for key, value in example.items()}
     return tuple(_copied(value) for value in example) if type(example) is tuple else example

@@ -24,6 +24,43 @@ def refused(model: nn.Module, optimizer: Any, method: Any = OFTEN) -> str:
     return str(caught.value)
 
 
+# The example
+
+
+def test_an_example_that_the_model_cannot_take_given_or_met() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    own = "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3 and 5x6). Give as example= what the model is"
+    with pytest.raises(regrow.RegrowError) as caught:
+        regrow.attach(model, optimizer, OFTEN, example=torch.zeros(4, 3))
+    start = "Sequential cannot take the example, a tensor of shape (4, 3) and type float32, in training mode: " + own
+    assert str(caught.value).startswith(start)
+    regrow.attach(model, optimizer, OFTEN)
+    with pytest.raises(regrow.RegrowError) as caught:  # the first forward is the example
+        model(torch.zeros(4, 3))
+    start = "Sequential cannot take the example, (a tensor of shape (4, 3) and type float32), in training mode: " + own
+    assert str(caught.value).startswith(start)
+
+
+def test_the_first_forward_may_have_arguments_of_any_form() -> None:
+    class Takes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = mlp()
+
+        def forward(self, value: Tensor, *, scale: float = 1.0, flag: bool = False) -> Tensor:
+            return self.layers(value) * scale
+
+    for call in (lambda m: m(OBSERVATIONS), lambda m: m(value=OBSERVATIONS), lambda m: m(OBSERVATIONS, scale=2.0)):
+        model = Takes()
+        plastic = regrow.attach(model, torch.optim.SGD(model.parameters(), 0.1), OFTEN)
+        call(model)
+        assert [group.name for group in plastic.groups] == ["layers.0", "layers.2"]
+
+
+# Nothing that learns
+
+
 @pytest.mark.parametrize("method", [OFTEN, regrow.L2(0.1)])
 def test_a_frozen_model(method: Any) -> None:
     model = mlp()

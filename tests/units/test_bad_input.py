@@ -59,6 +59,17 @@ def test_wrong_names_numbers_and_types_of_inputs() -> None:
     assert "a callable, in training mode: ZeroDivisionError" in refused(mlp(), lambda model: 1 / 0)
 
 
+def test_an_input_that_the_forward_differentiates_by() -> None:
+    def slope(m: Net, x: Tensor) -> Tensor:
+        (result,) = torch.autograd.grad(m.b(m.a(x).tanh()).sum(), x, create_graph=True)
+        return result
+
+    model = Net(slope, a=nn.Linear(5, 6), b=nn.Linear(6, 1))
+    assert "One of the differentiated Tensors does not require grad" in refused(model, OBSERVATIONS)
+    example = OBSERVATIONS.clone().requires_grad_()
+    assert [group.status for group in find_units(model, example)] == ["blocked", "blocked"]
+
+
 class NeedsLabels(nn.Module):
     """As models of libraries are: the loss comes out if labels go in."""
 
