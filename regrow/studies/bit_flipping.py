@@ -16,7 +16,7 @@ _METHODS = {
     "flip": "all",
     "target": "article",
     "period": 1600,
-    "tasks": 50,
+    "tasks": 40,
     "widths": [20],
     "loss": "squared_error",
     "batch": 16,
@@ -31,7 +31,7 @@ class BitFlippingStudy(Study, name="bit-flipping"):
     """Slowly-changing regression (Dohare et al., Nature 632, 2024, Extended Data Fig. 2), in runs of seconds.
 
     The article's learner is 20–5–1 with one example a step and plain SGD, over millions of steps. Here periods are
-    short, steps have 16 examples and the optimizer is Adam, since plain SGD loses nothing within 5,000 steps:
+    short, steps have 16 examples and the optimizer is Adam, since plain SGD loses nothing within so few steps:
     docs/studies/method-comparison.md. The stream is the article's but for what flips: all slow bits are drawn anew, as
     in its published code, so that all periods are equally hard.
     """
