@@ -8,6 +8,7 @@ from torch import Tensor
 
 from regrow.methods.method import check_amount
 from regrow.methods.weight_method import Moment, Weight, WeightMethod
+from regrow.units.blocks import in_blocks
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,15 @@ class L2Init(WeightMethod, name="l2-init"):
         """The initial weights."""
         return {"initial": weight.parameter.detach().clone()}
 
+    @property
+    def edits_gradients(self) -> bool:
+        """Yes."""
+        return True
+
     def before_step(self, moment: Moment) -> None:
         """Add the penalty's gradient; parameters without a gradient are left alone."""
         for weight in moment.weights if self.strength else ():
-            if weight.parameter.grad is not None:
-                weight.parameter.grad.add_(weight.parameter - weight.state["initial"], alpha=2 * self.strength)
+            value = weight.parameter
+            if value.grad is not None:
+                for gradient, present, initial in in_blocks(value.grad, value, weight.state["initial"]):
+                    gradient.add_(present - initial, alpha=2 * self.strength)

@@ -112,12 +112,15 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
 
     def _update(self, state: dict[str, Tensor]) -> None:
         present, gaps = self.threshold(state), state["gaps"]
+        due = state["since"] >= self.update_period
+        if not bool(due.any()):
+            state["threshold"].copy_(present)
+            return
         count = gaps.sum(dim=0)
         reached = gaps.cumsum(dim=0) >= (1 - self.rejection_share) * count
         percentile = reached.float().argmax(dim=0) * float(self.resolution)
         new = torch.where(percentile < present, percentile, 2 * present)
         new = torch.maximum(new, state["batch"]).clamp(max=float(self.largest_gap))
-        due = state["since"] >= self.update_period
         state["threshold"].copy_(torch.where(due & (count > 0), new, present))
         gaps.masked_fill_(due, 0.0)
         state["since"].masked_fill_(due, 0.0)

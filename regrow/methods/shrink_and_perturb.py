@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Generator, Tensor
 
 from regrow.methods.method import check_amount, check_count, check_share
 from regrow.methods.weight_method import Moment, WeightMethod
+from regrow.units.blocks import in_blocks
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,10 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
         """Shrink and perturb, if this is a step to do so."""
         if moment.step % self.period or not (self.weight_decay or self.noise_std):
             return
+        noise_std = self.noise_std * math.sqrt(self.period)
         for weight in moment.weights:
-            value = weight.parameter
-            value.mul_((1 - weight.learning_rate * self.weight_decay) ** self.period)
-            if self.noise_std:
-                # Drawn on the host, so that the numbers do not depend on the device.
-                noise = torch.randn(value.shape, generator=moment.generator, dtype=torch.float32)
-                value.add_(noise.to(value), alpha=self.noise_std * math.sqrt(self.period))
+            shrink = (1 - weight.learning_rate * self.weight_decay) ** self.period
+            shrink_and_perturb(weight.parameter, shrink, noise_std, moment.generator)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,15 @@ class ShrinkAndPerturbAtTaskChange(WeightMethod, name="shrink-and-perturb-at-tas
             if self.toward_fresh:
                 value.lerp_(weight.draw(moment.generator).to(value), 1 - self.shrink)
                 continue
-            value.mul_(self.shrink)
-            if self.noise_std:
-                noise = torch.randn(value.shape, generator=moment.generator, dtype=torch.float32)
-                value.add_(noise.to(value), alpha=self.noise_std)
+            shrink_and_perturb(value, self.shrink, self.noise_std, moment.generator)
+
+
+def shrink_and_perturb(values: Tensor, shrink: float, noise_std: float, generator: Generator) -> None:
+    """Multiply values and add Gaussian noise, in place. It is drawn on the host, so that the numbers do not depend on
+    the device.
+    """
+    for (block,) in in_blocks(values):
+        block.mul_(shrink)
+        if noise_std:
+            noise = torch.randn(block.shape, generator=generator, dtype=torch.float32)
+            block.add_(noise.to(block), alpha=noise_std)

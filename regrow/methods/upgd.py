@@ -10,6 +10,7 @@ from torch import Tensor
 from regrow.errors import ConfigError
 from regrow.methods.method import check_amount, check_choice, check_share
 from regrow.methods.weight_method import Moment, Weight, WeightMethod
+from regrow.units.blocks import in_blocks
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,36 @@ class UtilityPerturbation(WeightMethod, name="upgd"):
         """The running utility, and how many steps it has seen."""
         return {"utility": torch.zeros_like(weight.parameter, dtype=torch.float32), "steps": torch.zeros(())}
 
+    @property
+    def edits_gradients(self) -> bool:
+        """Yes."""
+        return True
+
     def before_step(self, moment: Moment) -> None:
         """Edit the gradients; parameters without one are left alone."""
         weights = [weight for weight in moment.weights if weight.parameter.grad is not None] if self.strength else []
-        for weight in weights:
-            gradient = weight.parameter.grad
-            assert gradient is not None
-            weight.state["utility"].lerp_(-(gradient * weight.parameter).float(), 1 - self.decay_rate)
-            weight.state["steps"].add_(1)
+        largest = [self._follow(weight) for weight in weights]
         if not weights:
             return
-        corrected = [weight.state["utility"] / (1 - self.decay_rate ** weight.state["steps"]) for weight in weights]
-        of = corrected if self.maximum_of == "corrected" else [weight.state["utility"] for weight in weights]
-        largest = torch.stack([utility.max() for utility in of]).max()
-        largest = torch.where(largest == 0, torch.finfo(torch.float32).tiny, largest)  # 0 / 0 would be no number
-        for weight, utility in zip(weights, corrected, strict=True):
-            gradient = weight.parameter.grad
-            assert gradient is not None
-            noise = torch.randn(gradient.shape, generator=moment.generator, dtype=torch.float32).to(gradient)
-            keep = 2 * (1 - torch.sigmoid(utility / largest)).to(gradient)
-            gradient.lerp_((gradient + self.noise_std * noise) * keep, self.strength)
+        divisor = torch.stack(largest).max()
+        divisor = torch.where(divisor == 0, torch.finfo(torch.float32).tiny, divisor)  # 0 / 0 would be no number
+        for weight in weights:
+            gradients, correction = weight.parameter.grad, self._correction(weight)
+            assert gradients is not None
+            for gradient, utility in in_blocks(gradients, weight.state["utility"]):
+                noise = torch.randn(gradient.shape, generator=moment.generator, dtype=torch.float32).to(gradient)
+                keep = 2 * (1 - torch.sigmoid(utility / correction / divisor)).to(gradient)
+                gradient.lerp_((gradient + self.noise_std * noise) * keep, self.strength)
+
+    def _follow(self, weight: Weight) -> Tensor:
+        """One step of the running utility; the largest one, of those by which utilities are divided."""
+        assert weight.parameter.grad is not None
+        for utility, value, gradient in in_blocks(weight.state["utility"], weight.parameter, weight.parameter.grad):
+            utility.lerp_(-(gradient * value).float(), 1 - self.decay_rate)
+        weight.state["steps"].add_(1)
+        largest = weight.state["utility"].max()
+        return largest / self._correction(weight) if self.maximum_of == "corrected" else largest
+
+    def _correction(self, weight: Weight) -> Tensor:
+        correction: Tensor = 1 - self.decay_rate ** weight.state["steps"]
+        return correction
