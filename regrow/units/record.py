@@ -48,6 +48,7 @@ class Record:
         self._statistics: set[int] = set()
         self._turned: dict[int, int] = {}
         self._random = self.evidence.note(Leak("value", "draws random numbers", constant(NONE, (0,))))
+        self._given = self.evidence.note(Leak("value", "comes with the data", constant(NONE, (0,))))
         self._passes = count()
         self._pass = 0
         self._memory = Memory(atlas, self.units)
@@ -64,6 +65,12 @@ class Record:
         self._watch.begin_pass(self._memory)
         self._survivors.forget_dead()
 
+    def give(self, data: Iterable[Tensor]) -> None:
+        """Note what the model is given: it is other data next time, and so is what is computed from it."""
+        for tensor in data:
+            if has_memory(tensor) and not self._memory.owners(tensor):
+                self._memory.note_leaks(tensor, [self._given])
+
     def end_pass(self, outputs: Sequence[Tensor], kept: Iterable[tuple[str, Tensor]]) -> None:
         """Note what reached the outputs, and what the modules keep for the next forward."""
         for output in outputs:
@@ -78,7 +85,7 @@ class Record:
                 continue
             if has_units(plane := self.labels(tensor)):
                 self._count(self.leak("state", f"{name} keeps it between forwards", units_in(plane), []))
-            self._count(*(self._memory.leaks(tensor) - {self._random}))
+            self._count(*(self._memory.leaks(tensor) - {self._random, self._given}))
         for one in self.met.values():
             self._hold_back(one)
 
@@ -207,6 +214,10 @@ class Record:
             return []  # another reading of its memory, as view_as_real gives
         names = [term for name in self._memory.owners(tensor) for term in self._atlas.terms(name)]
         return [name for name in names if name in self._parameters]
+
+    def is_fixed(self, tensor: Tensor) -> bool:
+        """Whether a value is the same in every forward, as far as it is known where it comes from."""
+        return not self._memory.leaks(tensor) and not has_units(self.labels(tensor)) and not self._sources(tensor)
 
     def runs_beside(self, tensor: Tensor) -> bool:
         """Whether a tensor is a parameter of the very module that is running."""

@@ -101,8 +101,14 @@ def _follow(model: nn.Module, example: Any, record: Record, watch: Watch, comput
     record.begin_pass()
     with forgotten(model):
         with watch.on(), announced(computed, record.begin_computing, record.end_computing):
-            with _Dispatch(record), Exits(record.leave):
-                result = run(model, example)
+            given = model.register_forward_pre_hook(
+                lambda module, args, kwargs: record.give(tensors_of([*args, *kwargs.values()])), with_kwargs=True
+            )
+            try:
+                with _Dispatch(record), Exits(record.leave):
+                    result = run(model, example)
+            finally:
+                given.remove()
         outputs = [output for output in tensors_of(result) if has_memory(output)]
         if not outputs:
             raise ModelError(

@@ -227,6 +227,25 @@ def row_as_bias(m: Net, x: Tensor) -> Tensor:
     return m.out(torch.relu(torch.relu(m.a(x)) @ m.w + m.w[0]))
 
 
+def picked_by_data(m: Net, x: Tensor, index: Tensor) -> Tensor:
+    h = torch.relu(m.a(x))
+    return m.out(torch.cat([h.gather(1, index), m.b(x)], 1)) + m.rest(h)
+
+
+def picked_by_largest(m: Net, x: Tensor) -> Tensor:
+    h = torch.relu(m.a(x))
+    return m.out(h + h.gather(1, m.b(x).argmax(1, keepdim=True)))
+
+
+def last_of_each(m: Net, x: Tensor, lengths: Tensor) -> Tensor:
+    h = torch.relu(m.a(x))
+    return m.out(h[torch.arange(len(x)), lengths])
+
+
+def shuffled(m: Net, x: Tensor) -> Tensor:
+    return m.out(torch.relu(m.a(x))[:, torch.arange(6).flip(0)])
+
+
 def as_long_as_told(m: Net, x: Tensor) -> Tensor:
     h = torch.relu(m.a(x))
     lengths = m.length(h).exp().clamp(1, 3).long().squeeze(1)
@@ -434,6 +453,30 @@ STRUCTURAL = [
         as_long_as_told, a=nn.Linear(5, 6), length=nn.Linear(6, 1), out=nn.Linear(6, 2)), vectors(5), [
         ("a", 6, "free", "a.weight", "length.weight out.weight"),
         ("length", 1, "blocked", "length.weight", ""),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    # This example picks only some of them.
+    Case("units picked by data", lambda: Net(
+        picked_by_data, a=nn.Linear(5, 6), b=nn.Linear(5, 3), rest=nn.Linear(6, 2), out=nn.Linear(4, 2)),
+        lambda: (torch.randn(4, 5), torch.tensor([[1], [2], [1], [2]])), [
+        ("a", 6, "blocked", "a.weight", "rest.weight"),
+        ("b", 3, "free", "b.weight", "out.weight"),
+        ("out", 2, "output", "out.weight rest.weight", ""),
+    ]),
+    Case("units picked by the largest of others", lambda: Net(
+        picked_by_largest, a=nn.Linear(5, 6), b=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5), [
+        ("a", 6, "blocked", "a.weight", "out.weight"),
+        ("b", 6, "blocked", "b.weight", ""),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("the last step of each sequence", lambda: Net(
+        last_of_each, a=nn.Linear(5, 6), out=nn.Linear(6, 2)),
+        lambda: (torch.randn(4, 3, 5), torch.tensor([0, 2, 1, 2])), [
+        ("a", 6, "free", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("units in another order", lambda: Net(shuffled, a=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5), [
+        ("a", 6, "free", "a.weight", "out.weight"),
         ("out", 2, "output", "out.weight", ""),
     ]),
     Case("in place", lambda: Net(

@@ -1,10 +1,9 @@
 """Rows picked or collected by indices that come with the data."""
 
-from torch import Tensor
-
 from regrow.units.call import Call
-from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying, without_zeros
+from regrow.units.labels import NONE, compress, constant, core, has_units, meet, varying, without_zeros
 from regrow.units.record import Record
+from regrow.units.rules.choice import leak_choice
 from regrow.units.rules.pointwise import join
 from regrow.units.rules.registry import rule
 
@@ -13,7 +12,7 @@ from regrow.units.rules.registry import rule
 def embedding(record: Record, call: Call) -> None:
     """Rows of a table, or sums of rows: its columns make units. The row for padding is nobody's and stays."""
     weight = call["weight"]
-    _leak_choice(record, call, call["indices"], call.get("per_sample_weights"))
+    leak_choice(record, call, [call["indices"], call.get("per_sample_weights")])
     if record.parameters(weight) and record.is_frozen(weight):
         record.leak_parameter(weight, f"does not require grad and is only looked up, in {record.where}", [])
         units = constant(NONE, (1, weight.size(1)))
@@ -42,7 +41,7 @@ def collect(record: Record, call: Call) -> None:
     """Rows are added to (or otherwise combined with) rows of another value: units pass if they lie across."""
     target, source = call["self"], call.get("source", call.get("src"))
     dim = call["dim"] % max(target.dim(), 1)
-    _leak_choice(record, call, call["index"])
+    leak_choice(record, call, [call["index"]])
     planes = [record.labels(target), record.labels(source)]
     others = [axis for axis in range(target.dim()) if axis != dim]
     whole = all(source.size(axis) == target.size(axis) for axis in others) and call["index"].dim() in (1, target.dim())
@@ -71,9 +70,3 @@ def of_some_length(record: Record, call: Call) -> None:
         record.leave(source, record.where, "makes a shape of its values")
     for out in call.outputs:
         record.write(out, constant(NONE, out.shape))
-
-
-def _leak_choice(record: Record, call: Call, *choices: Tensor | None) -> None:
-    for choice in choices:
-        if choice is not None and has_units(plane := record.labels(choice)):
-            record.leak("mix", f"{record.where} picks elements by their values", units_in(plane), call.outputs)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from regrow.units.call import Call
-from regrow.units.labels import NONE, ZERO, compress, constant, has_units, units_in, varying
+from regrow.units.labels import NONE, ZERO, compress, constant, has_units, varying
 from regrow.units.record import Record
+from regrow.units.rules.choice import leak_choice, picked
 from regrow.units.rules.pointwise import join
 from regrow.units.rules.registry import rule
 
@@ -77,8 +78,10 @@ def move(record: Record, call: Call) -> None:
     for index in indices:
         if index.dtype == torch.bool:
             record.leave(index, record.where, "makes a shape of its values")
-        elif has_units(plane := record.labels(index)):
-            record.leak("mix", f"{record.where} picks elements by their values", units_in(plane), call.outputs)
+    chosen, dims = picked(call)
+    if leak_choice(record, call, chosen, moved, dims):
+        record.write(call.out, constant(NONE, call.out.shape))
+        return
     made = _tokens(record, call, moved)
     planes = [made.get(number, record.labels(one)) for number, one in enumerate(moved)]
     try:
@@ -181,9 +184,10 @@ def put(record: Record, call: Call) -> None:
             values = [record.labels(one).expand(target.shape) for one in (target, indices[0], source)]
             record.write(call.out, join(record, values, call.out))
             return
-    for index in indices:
-        if has_units(plane := record.labels(index)):
-            record.leak("mix", f"{record.where} picks elements by their values", units_in(plane), call.outputs)
+    chosen, dims = picked(call)
+    if leak_choice(record, call, chosen, [target], dims):
+        record.leak_operator(call, "puts values in the place of one unit or another")
+        return
     labels = _replay(call, [target, source], [record.labels(target).clone(), record.labels(source)], NONE)
     record.write(call.out, compress(labels[0]))
 
