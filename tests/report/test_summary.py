@@ -112,3 +112,36 @@ def test_tasks_that_were_not_measured_are_left_out_of_the_means(curves):
     measured = pl.when(pl.col("task") % 10 == 0).then("dormant").alias("dormant")
     row = table(curves().with_columns(measured))[0]
     assert row["dormant_first"] == pytest.approx(np.mean([0.1, 0.1 + 0.4 * 10 / 60]))
+
+
+def as_errors(study):
+    return study.with_columns((10 * (1 - pl.col("accuracy"))).alias("squared_error")).drop("accuracy")
+
+
+def test_of_an_error_less_is_better(curves):
+    study = as_errors(curves(noise=0))
+    assert sentence(study) == (
+        "Backprop (1.23 → 2.17, dormant units 16 → 43 %) lost plasticity over 60 tasks; "
+        "Continual backprop (0.98 → 0.92) and L2 (1.00 → 1.00) kept it; "
+        "in brackets: squared error, first → last 20 tasks, 5 seeds."
+    )
+    headings, rows = cells(table(study))
+    assert headings[2:5] == [
+        "First 20 tasks (squared error)",
+        "Last 20 tasks (squared error)",
+        "Change (squared error)",
+    ]
+    assert rows[0][2:5] == ["1.23", "2.17 (2.17 to 2.17)", "+0.95 (+0.95 to +0.95)"]
+
+
+def test_a_run_whose_error_is_no_number_is_not_averaged_away(curves):
+    study = as_errors(curves()).with_columns(
+        pl.when((pl.col("method") == "l2") & (pl.col("seed") == 2) & (pl.col("task") == 59))
+        .then(float("inf"))
+        .otherwise("squared_error")
+        .alias("squared_error")
+    )
+    row = table(study)[2]
+    assert (row["method"], row["diverged"], row["last"], row["change"]) == ("l2", 1, None, None)
+    assert cells(table(study)).rows[2][3] == "diverged: 1 of 5"
+    assert "L2" not in sentence(study)
