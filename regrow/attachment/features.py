@@ -1,5 +1,6 @@
 """Activations with autograd, for methods that change weights by what the features are like."""
 
+import io
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from regrow.errors import StateError
 from regrow.units.example import untouched
 from regrow.units.graph import Tap, UnitGraph
 from regrow.units.taps import ModuleHook, TapHook, is_training, per_unit
+from regrow.units.wrappers import IF_COMPILED, as_written
 
 
 class Features:
@@ -47,7 +49,10 @@ class Features:
             StateError: no training forward has been seen.
         """
         if not self._kept:
-            raise StateError("Features were asked for before any training forward of the model. Run the model itself.")
+            raise StateError(
+                "Features were asked for before any training forward of the model was seen. Call the model in training "
+                f"mode with grad enabled. {IF_COMPILED}"
+            )
         seen: list[list[Tensor]] = [[] for _ in self._taps]
         hooks = [
             TapHook(self._model, tap, _appender(found), detached=False)
@@ -68,10 +73,26 @@ class Features:
             if found
         ]
 
+    def state(self) -> Tensor:
+        """The inputs that are kept, as the bytes of a file, on the host. Those are left out that only code could read
+        again: with parts that are neither tensors, numbers nor text in lists, tuples and dicts.
+        """
+        file = io.BytesIO()
+        torch.save([list(kept) for kept in self._kept if _is_plain(kept)], file)
+        return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+
+    def load(self, state: Tensor) -> None:
+        """Go on from what `state` returned. Inputs that were on another device come to that of the model."""
+        device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
+        file = io.BytesIO(bytes(state.tolist()))
+        kept = torch.load(file, map_location=lambda storage, where: _moved(storage, where, device), weights_only=True)
+        self._kept = deque((size, args, kwargs) for size, args, kwargs in kept)
+
     def _keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sizes: list[int] = []
         tree_map_only(Tensor, lambda tensor: sizes.append(len(tensor) if tensor.dim() else 1), (args, kwargs))
-        args, kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs))
+        # Copied, since the user may write the next batch into the same memory.
+        args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), (args, kwargs))
         self._kept.append((sizes[0] if sizes else 1, args, kwargs))
         while sum(size for size, _, _ in self._kept) - self._kept[0][0] >= self._examples:
             self._kept.popleft()
@@ -85,7 +106,19 @@ class _Keeper(ModuleHook):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook."""
         if self._switch.on and is_training(module):
-            self._keep(args, kwargs)
+            as_written(self._keep)(args, kwargs)  # compiled code would be compiled anew for every number of inputs
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(map(_is_plain, (*value, *value.values())))
+    return value is None or type(value) in (Tensor, bool, int, float, str)
+
+
+def _moved(storage: Any, where: str, device: torch.device) -> Any:
+    return storage if where == "cpu" or device.type == "cpu" else storage.to(device=device)
 
 
 def _appender(found: list[Tensor]) -> Callable[[nn.Module, Tensor], None]:

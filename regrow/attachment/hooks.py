@@ -116,7 +116,8 @@ class FirstForward(ModuleHook):
     ) -> None:
         self._then = then
         self._switch = switch
-        self.handle = model.register_forward_pre_hook(self, with_kwargs=True)
+        # Before the hooks that keep inputs: what was saved is restored as soon as units are known.
+        self.handle = model.register_forward_pre_hook(self, with_kwargs=True, prepend=True)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook."""

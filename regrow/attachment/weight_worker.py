@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from regrow.attachment.features import Features
 from regrow.attachment.hooks import Switch
 from regrow.attachment.layers import layers_from_output
+from regrow.attachment.ranks import Ranks
 from regrow.attachment.service import Request
-from regrow.errors import ConfigError
+from regrow.errors import ConfigError, StateError
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
 from regrow.units.graph import UnitGraph
 from regrow.units.initial import SameLaw, reset_law, starting_law
@@ -31,6 +32,7 @@ class WeightWorker:
         request: which of them are wanted.
         generator: source of all its draws.
         switch: whether forwards count.
+        ranks: the ranks of a data-parallel run.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class WeightWorker:
         request: Request,
         generator: Generator,
         switch: Switch,
+        ranks: Ranks,
     ) -> None:
         self.method = method
         self.generator = generator
         self._model = model
         self._optimizer = optimizer
         self._request = request
+        self._ranks = ranks
         wanted = method.feature_examples
         self.features = Features(model, wanted, switch) if wanted else None
         self._graph: UnitGraph | None = None
@@ -90,7 +94,8 @@ class WeightWorker:
             return
         buffers = dict(self._model.named_buffers())
         weights = [weight for weight in self._weights() if weight.parameter.requires_grad]
-        moment = Moment(step, weights, self.generator, buffers, self.features or list, losses)
+        over_ranks = partial(self._ranks.mean, like=[weight.parameter for weight in weights])
+        moment = Moment(step, weights, self.generator, buffers, self.features or list, losses, over_ranks)
         with torch.no_grad():
             act(moment)
 
@@ -126,8 +131,12 @@ class WeightWorker:
         state = {"generator": self.generator.get_state()}
         for weight in self._known.values():
             state |= {f"{weight.name}.{key}": value.clone() for key, value in weight.state.items()}
+            # What it is is told by its values where there is no other way, and those change.
+            state[f"{weight.name}.role"] = torch.tensor(get_args(Role).index(weight.role))
         for name, law in self._laws.items():
-            state[f"{name}.law"] = torch.tensor([_KINDS.index(law.kind), law.first, law.second], dtype=torch.float64)
+            state[f"{name}.law"] = law.as_tensor()
+        if self.features is not None:
+            state["inputs"] = self.features.state()
         return state
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -135,10 +144,21 @@ class WeightWorker:
         self.generator.set_state(state["generator"].cpu())
         for weight in self._weights():
             device = weight.parameter.device
-            weight.state = {key: state[f"{weight.name}.{key}"].to(device, copy=True) for key in weight.state}
+            for key, present in weight.state.items():
+                value = state[f"{weight.name}.{key}"]
+                if value.shape != present.shape:
+                    raise StateError(
+                        f"This regrow state was saved from another model: what {type(self.method).__name__} remembers "
+                        f"of {weight.name} has shape {tuple(value.shape)} there and {tuple(present.shape)} here. Attach "
+                        "to the model that was saved, or delete the key 'regrow' from the optimizer's state dict to "
+                        "start regrow afresh."
+                    )
+                weight.state[key] = value.to(device, copy=True)
+            weight.role = get_args(Role)[int(state[f"{weight.name}.role"])]
             if weight.name in self._laws:
-                kind, first, second = state[f"{weight.name}.law"].tolist()
-                self._laws[weight.name] = SameLaw(_KINDS[int(kind)], first, second)
+                self._laws[weight.name] = SameLaw.from_tensor(state[f"{weight.name}.law"])
+        if self.features is not None:
+            self.features.load(state["inputs"])
 
     def _check(self) -> None:
         weights = self._weights()
@@ -211,9 +231,6 @@ class WeightWorker:
                 value.zero_()
             elif key == "step":
                 state[key] = 0
-
-
-_KINDS: tuple[Literal["uniform", "normal", "constant"], ...] = ("uniform", "normal", "constant")
 
 
 def _role(model: nn.Module, name: str, parameter: nn.Parameter) -> Role:

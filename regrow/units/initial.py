@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor, nn
@@ -18,6 +18,7 @@ from regrow.units.surgery import Region
 
 Draw = Callable[[UnitGroup, Tensor, tuple[int, ...], Generator], Tensor]
 Init = str | Draw | None
+Kind = Literal["uniform", "normal", "constant"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Law:
         description: what the table shows.
         draw: called with group, units (n,), shape (n, *one unit's incoming slice) and a host generator.
         same: the law that is the same for every element; None if there is none.
+        is_measured: it was read off the values that the tensor had at attach, and not off the code that draws it.
     """
 
     description: str
     draw: Draw
     same: "SameLaw | None" = None
+    is_measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,19 @@ class SameLaw:
         second: the upper bound or the standard deviation.
     """
 
-    kind: Literal["uniform", "normal", "constant"]
+    kind: Kind
     first: float
     second: float = 0.0
+
+    @classmethod
+    def from_tensor(cls, values: Tensor) -> "SameLaw":
+        """The law that `as_tensor` wrote down."""
+        kind, first, second = values.tolist()
+        return cls(get_args(Kind)[int(kind)], first, second)
+
+    def as_tensor(self) -> Tensor:
+        """Everything about it, as float64."""
+        return torch.tensor([get_args(Kind).index(self.kind), self.first, self.second], dtype=torch.float64)
 
     def sample(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Draws of a shape, float32 on the host."""
@@ -68,11 +81,11 @@ class SameLaw:
         return abs(found - std) <= 4 * std / math.sqrt(values.numel())
 
 
-def _independent(same: SameLaw, description: str) -> Law:
+def _independent(same: SameLaw, description: str, is_measured: bool = False) -> Law:
     def draw(group: UnitGroup, units: Tensor, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return same.sample(shape, generator)
 
-    return Law(description, draw, same)
+    return Law(description, draw, same, is_measured)
 
 
 def _uniform(low: float, high: float, description: str) -> Law:
@@ -151,8 +164,12 @@ def _module_of(model: nn.Module, name: str) -> nn.Module:
 
 
 def _present_law(tensor: Tensor) -> Law:
-    std = tensor.detach().float().std(correction=0).item()
-    return _normal(0.0, std, f"normal, std {std:.3g} (as at attach)")
+    return measured_law(SameLaw("normal", 0.0, tensor.detach().float().std(correction=0).item()))
+
+
+def measured_law(same: SameLaw) -> Law:
+    """A normal law with the standard deviation that a tensor had at attach."""
+    return _independent(same, f"normal, std {same.second:.3g} (as at attach)", is_measured=True)
 
 
 class _DrawRecorder(TorchDispatchMode):
