@@ -15,7 +15,6 @@ from regrow.errors import StateError
 from regrow.units.example import untouched
 from regrow.units.graph import Tap, UnitGraph
 from regrow.units.taps import ModuleHook, TapHook, is_training, per_unit
-from regrow.units.wrappers import IF_COMPILED, as_written
 
 
 class Features:
@@ -49,10 +48,7 @@ class Features:
             StateError: no training forward has been seen.
         """
         if not self._kept:
-            raise StateError(
-                "Features were asked for before any training forward of the model was seen. Call the model in training "
-                f"mode with grad enabled. {IF_COMPILED}"
-            )
+            raise StateError("Features were asked for before any training forward of the model. Run the model itself.")
         seen: list[list[Tensor]] = [[] for _ in self._taps]
         hooks = [
             TapHook(self._model, tap, _appender(found), detached=False)
@@ -106,7 +102,7 @@ class _Keeper(ModuleHook):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook."""
         if self._switch.on and is_training(module):
-            as_written(self._keep)(args, kwargs)  # compiled code would be compiled anew for every number of inputs
+            self._keep(args, kwargs)
 
 
 def _is_plain(value: Any) -> bool:
