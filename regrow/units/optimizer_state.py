@@ -25,11 +25,12 @@ def remembered(optimizer: Optimizer, parameter: Tensor, name: str) -> list[Tenso
         if not isinstance(value, Tensor) or not value.dim():
             continue
         same_shape = value.shape == parameter.shape
-        if has_own_form(value) or (same_shape and value.dtype in (torch.uint8, torch.int8)):
-            form = f"is a {type(value).__name__}" if has_own_form(value) else f"is of {str(value.dtype)[6:]} numbers"
+        own = has_own_form(value)
+        if own or (same_shape and value.dtype in (torch.uint8, torch.int8)):
+            kind = type(value).__name__ if own else str(value.dtype).removeprefix("torch.")
             raise ModelError(
-                f"What the {type(optimizer).__name__} remembers of {name} is quantised (its {key!r} {form}), so it "
-                "cannot be cleared for single units. Use an optimizer whose state is of floats, such as "
+                f"What the {type(optimizer).__name__} remembers of {name} is quantised (its {key!r} is of type {kind}), "
+                "so it cannot be cleared for single units. Use an optimizer whose state is of floats, such as "
                 "torch.optim.AdamW, at least for the parameters of units that are replaced; or exclude these modules "
                 "(exclude=)."
             )

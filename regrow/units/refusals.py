@@ -42,8 +42,8 @@ def refuse_parts(model: nn.Module) -> None:
             if subclass == "DTensor":
                 raise ModelError(f"{name} is a DTensor, as after fully_shard(), {_SHARDED}")
             raise ModelError(
-                f"{name} is a {subclass}, a tensor that holds its numbers in a form of its own, as quantised ones do, "
-                f"so those of single units cannot be set. {_PACKED}"
+                f"{name} is of type {subclass}, which holds numbers in a form of its own, as quantised tensors do, so "
+                f"those of single units cannot be set. {_PACKED}"
             )
 
 

@@ -209,7 +209,7 @@ def scaled(parameter: Tensor) -> Tensor:
     return Scaled(bytes_of(parameter))
 
 
-@pytest.mark.parametrize(("make", "form"), [(bytes_of, "is of uint8 numbers"), (scaled, "is a Scaled")])
+@pytest.mark.parametrize(("make", "form"), [(bytes_of, "is of type uint8"), (scaled, "is of type Scaled")])
 def test_quantised_optimizer_state(make: Callable[[Tensor], Tensor], form: str) -> None:
     model = mlp()
     optimizer = Quantised(model.parameters(), make)

@@ -161,7 +161,7 @@ def test_weights_in_a_tensor_subclass() -> None:
     packed = Packed(torch.ones(7, 6, dtype=torch.int8), torch.ones(7, 1))
     model[2].weight = nn.Parameter(packed, requires_grad=False)
     assert refused_at_once(model) == (
-        "2.weight is a Packed, a tensor that holds its numbers in a form of its own, as quantised ones do, so those of "
+        "2.weight is of type Packed, which holds numbers in a form of its own, as quantised tensors do, so those of "
         "single units cannot be set. Attach to the model before quantising it, and quantise what was trained."
     )
 
