@@ -29,7 +29,7 @@ def remembered(optimizer: Optimizer, parameter: Tensor, name: str) -> list[Tenso
         if own or (same_shape and value.dtype in (torch.uint8, torch.int8)):
             kind = type(value).__name__ if own else str(value.dtype).removeprefix("torch.")
             raise ModelError(
-                f"What the {type(optimizer).__name__} remembers of {name} is quantised (its {key!r} is of type {kind}), "
+                f"What {type(optimizer).__name__} remembers of {name} is quantised (its {key!r} is of type {kind}), "
                 "so it cannot be cleared for single units. Use an optimizer whose state is of floats, such as "
                 "torch.optim.AdamW, at least for the parameters of units that are replaced; or exclude these modules "
                 "(exclude=)."

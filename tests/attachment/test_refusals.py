@@ -218,7 +218,7 @@ def test_quantised_optimizer_state(make: Callable[[Tensor], Tensor], form: str) 
     with pytest.raises(regrow.RegrowError) as caught:  # at the first step, long before anything is replaced
         optimizer.step()
     assert str(caught.value) == (
-        f"What the Quantised remembers of 0.weight is quantised (its 'state1' {form}), so it cannot be cleared for "
+        f"What Quantised remembers of 0.weight is quantised (its 'state1' {form}), so it cannot be cleared for "
         "single units. Use an optimizer whose state is of floats, such as torch.optim.AdamW, at least for the "
         "parameters of units that are replaced; or exclude these modules (exclude=)."
     )
@@ -230,7 +230,7 @@ def test_a_reset_of_quantised_optimizer_state() -> None:
     plastic = regrow.attach(model, optimizer, "full-reset")
     model(OBSERVATIONS).square().mean().backward()
     optimizer.step()
-    with pytest.raises(regrow.RegrowError, match="^What the Quantised remembers of 0.weight is quantised "):
+    with pytest.raises(regrow.RegrowError, match="^What Quantised remembers of 0.weight is quantised "):
         plastic.task_changed()
 
 
