@@ -56,4 +56,5 @@ class NormalizeAndProject(WeightMethod, name="nap"):
 
 
 def _norm(parameter: Tensor) -> Tensor:
-    return parameter.norm(dtype=torch.promote_types(parameter.dtype, torch.float32))
+    norm: Tensor = parameter.norm(dtype=torch.promote_types(parameter.dtype, torch.float32))
+    return norm

@@ -55,7 +55,7 @@ def trace_of(name: str) -> dict[str, Any]:
     with _Precision() as precision:
         plastic = regrow.attach(model, optimizer, brisk(name), example=_PROBLEM.batch(0)[0])
         Run(_PROBLEM, model, optimizer, plastic).train(STEPS)
-    state = {key: value for key, value in plastic.state_dict().items() if key != "identity"}
+    state = {key: value for key, value in plastic.state_dict().items() if not key.endswith(("identity", "inputs"))}
     return {
         "settings": dict(Method.registry[name].brisk),
         "tolerance": 1e-5 if precision.single else 1e-10,
