@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from regrow.units.blocks import sums_along
+from regrow.attachment.places import Seat
 from regrow.units.graph import Tap
-from regrow.units.taps import ModuleHook, TapHook, is_training, per_unit
+from regrow.units.taps import ModuleHook, is_training, per_unit
 
 
 class Switch:
@@ -33,47 +33,47 @@ class TapReader:
         switches: read only while all of them are on.
 
     Attributes:
+        statistic: as given.
         examples: length of the first dimension of all that was read since `clear`; 0 where that is the units'.
         called: whether the hook has ever run in training.
     """
 
     def __init__(self, model: nn.Module, tap: Tap, statistic: str | None, switches: Sequence[Switch]) -> None:
         self._tap = tap
-        self._statistic = statistic
+        self.statistic = statistic
         self._switches = switches
         self.examples = 0
         self.called = False
-        self._sum: Tensor | None = None  # of |h|, or the largest h
+        # Not one for each forward: compiled code would be compiled anew for every number of them.
+        self._sum: Tensor | None = None  # of |h|; or the largest h; or h itself
         self._count = 0
-        self._kept: list[Tensor] = []
         self._last: Tensor | None = None
-        self.handle = TapHook(model, tap, self._read).handle
+        self.handle = Seat(model, tap, self)
 
-    def _read(self, module: nn.Module, value: Tensor) -> None:
+    def wants(self, module: nn.Module, value: Tensor) -> bool:
+        """Whether this forward counts, and is to be read."""
         if not is_training(module):
-            return
+            return False
         self.called = True
-        if not all(switch.on for switch in self._switches) or not value.numel():
-            return
+        return all(switch.on for switch in self._switches) and value.numel() > 0
+
+    def take(self, value: Tensor, reduced: Tensor) -> None:
+        """Take in one forward."""
         if value.dim() + self._tap.dim:  # else its first dimension is the units'
             self.examples += len(value)
-        if self._statistic == "activations":
-            self._kept.append(per_unit(self._tap, value).float())
-            return
-        dim = self._tap.dim
-        if self._statistic == "fired":
-            others = [other for other in range(value.dim()) if other != value.dim() + dim]
-            largest = value.amax(dim=others) if others else value
-            self._sum = largest if self._sum is None else torch.maximum(self._sum, largest)
-            return
-        total = sums_along(dim, torch.abs, value)
-        self._sum = total if self._sum is None else self._sum + total
-        self._count += value.numel() // value.shape[dim]
+        if self.statistic == "mean_abs":
+            self._sum = reduced if self._sum is None else self._sum + reduced
+            self._count += value.numel() // value.shape[self._tap.dim]
+        elif self.statistic == "fired":
+            self._sum = reduced if self._sum is None else torch.maximum(self._sum, reduced)
+        else:
+            rows = per_unit(self._tap, reduced).float()
+            self._sum = rows if self._sum is None else torch.cat((self._sum, rows))
 
     @property
     def seen(self) -> bool:
         """Whether a forward counted since `clear`."""
-        return self._sum is not None or bool(self._kept)
+        return self._sum is not None
 
     def mean_abs(self) -> Tensor:
         """Mean |h| of each unit, of shape (units,), over observations and over the unit's positions.
@@ -99,13 +99,13 @@ class TapReader:
         """h of each unit, of shape (observations, units), in float32; a tap that was not reached repeats its last
         readings, at first a single 0.
         """
-        if self._kept:
-            self._last = torch.cat(self._kept)
+        if self._sum is not None:
+            self._last = self._sum
         return torch.zeros(1, len(self._tap.rows)) if self._last is None else self._last
 
     def clear(self) -> None:
         """Forget what was read since the last step."""
-        self._sum, self._count, self._kept, self.examples = None, 0, [], 0
+        self._sum, self._count, self.examples = None, 0, 0
 
 
 class FirstForward(ModuleHook):
