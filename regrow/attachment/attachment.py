@@ -14,7 +14,7 @@ from torch.jit._script import RecursiveScriptModule
 from torch.optim import Optimizer
 
 from regrow.attachment.hooks import FirstForward, StepHooks, Switch
-from regrow.attachment.refusals import refuse_within_backward
+from regrow.attachment.refusals import refuse_recomputed, refuse_within_backward
 from regrow.attachment.service import Request, method_for, served_text, why_not_served
 from regrow.attachment.site import Site
 from regrow.attachment.unit_worker import Event, UnitWorker
@@ -75,7 +75,7 @@ class Attachment:
         self._attached = True
         self._taps_proven = False
         if optimizer is not None:
-            hooks = StepHooks(optimizer, self._before_step, self._after_step)
+            hooks = StepHooks(optimizer, self._before_step, self._before_step_again, self._after_step)
             handles = [
                 *hooks.handles,
                 optimizer.register_state_dict_post_hook(self._save_into),
@@ -277,6 +277,7 @@ class Attachment:
         if self.graph is None:
             return f"{title}; units are found at the first training forward"
         laws = {site.group.name: tuple(law.description for law in site.laws) for site in self._sites()}
+        frozen = {site.group.name: site.frozen() for site in self._sites()}
         methods_at_work = [worker.method for worker in self._unit_workers.values()]
         rows = [
             Row(
@@ -285,7 +286,9 @@ class Attachment:
                 group.producers,
                 group.consumers,
                 group.status,
-                served_text(group, methods_at_work) if group.name in laws else self.unserved[group.name],
+                served_text(group, methods_at_work, frozen[group.name])
+                if group.name in laws
+                else self.unserved[group.name],
                 "" if group.name in laws else "not served: ",
                 laws.get(group.name, ()),
             )
@@ -354,6 +357,12 @@ class Attachment:
             for worker in self._weight_workers.values():
                 worker.before_step(self._steps + 1)
 
+    def _before_step_again(self) -> None:
+        """The optimizer has called its closure once more within a step: what has been done to gradients is gone."""
+        editing = [worker.method for worker in self._weight_workers.values() if worker.method.edits_gradients]
+        if self._switch.on and editing:
+            refuse_recomputed(editing[0], self.optimizer)
+
     def _after_step(self) -> None:
         if not self._switch.on:
             return
@@ -372,7 +381,7 @@ class Attachment:
                 for site in self._sites():
                     site.check_optimizer(self.optimizer)
         for worker in self._unit_workers.values():
-            self.events += worker.step(self.optimizer)
+            self.events += worker.step(self.optimizer, self._steps)
 
     def _ask_for_task_changes(self) -> None:
         if self._tasks or self._told_to_tell or self._steps < _STEPS_WITHOUT_A_TASK:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from regrow.errors import ModelError, StateError
+from regrow.errors import ConfigError, ModelError, StateError
+from regrow.methods.method import Method
 
 _INSTEAD = (
     "A unit's weights lie in several parameters, which are to be changed together once all gradients are there. Use "
@@ -77,6 +78,20 @@ def refuse_within_backward(optimizer: Optimizer) -> None:
     """
     if torch._C._current_graph_task_id() != -1:
         raise StateError(f"step() of the {type(optimizer).__name__} was called within the backward pass. {_INSTEAD}")
+
+
+def refuse_recomputed(method: Method, optimizer: Optimizer | None) -> None:
+    """Raise since an optimizer computes gradients more than once in a step, and a method edits them.
+
+    Raises:
+        ConfigError: as said, with what to do instead.
+    """
+    name = type(optimizer).__name__
+    raise ConfigError(
+        f"{type(method).__name__} edits the gradients of a step, but {name} computes them several times in one step, "
+        "by calling its closure again, and compares them with each other and with the loss. Use an optimizer that "
+        "computes them once per step, such as torch.optim.SGD, or another method; torch's LBFGS does with max_iter=1."
+    )
 
 
 def _held(optimizer: Optimizer) -> list[Tensor]:

@@ -74,7 +74,7 @@ def why_not_served(
         return "; ".join((*group.reasons, "made by several layers and coupled: include_coupled=True serves it"))
     if optimizer is not None:
         held = {id(parameter) for parameters in optimizer.param_groups for parameter in parameters["params"]}
-        for part in group.having("incoming", "outgoing"):
+        for part in group.having("incoming", "bias", "gain", "outgoing"):
             for name, parameter in parameters_behind(model, part.parameter).items():
                 if id(parameter) not in held:
                     return f"the optimizer does not hold {name}"
@@ -88,9 +88,11 @@ def why_not_served(
     return None
 
 
-def served_text(group: UnitGroup, methods: Iterable[UnitMethod]) -> str:
-    """What the table says of a group that these methods serve: how it is read, and what a replacement disturbs."""
-    said = ["served"]
+def served_text(group: UnitGroup, methods: Iterable[UnitMethod], frozen: str | None) -> str:
+    """What the table says of a group that these methods serve: how it is read, and what a replacement disturbs; and
+    what of it is frozen.
+    """
+    said = ["served" if frozen is None else f"waits, since {frozen} does not require grad at present"]
     serving = [(method, chosen) for method in methods if (chosen := method_for(group, method)) is not None]
     if any(method is not chosen for method, chosen in serving):
         said.append(f"ranked by gradients, as no module sees the activation that meets {', '.join(unseen_by(group))}")

@@ -85,12 +85,19 @@ class Site:
         for region in (*self._incoming, *self._outgoing, *self._resting):
             region.check_state(optimizer)
 
+    def frozen(self) -> str | None:
+        """Name of a parameter of the group that is not trained at present; None if there is none."""
+        for region in (*self._incoming, *self._outgoing, *self._resting):
+            if region.part.role != "statistic" and not all(tensor.requires_grad for tensor in region.parameters):
+                return region.part.parameter
+        return None
+
     def has_gradient(self) -> bool:
         """Whether the last backward pass reached the group's incoming weights."""
         return any(tensor.grad is not None for region in self._incoming for tensor in region.parameters)
 
     def age(self) -> Tensor:
-        """Optimizer steps since each unit was drawn, int64 of shape (units,)."""
+        """Optimizer steps since each unit was drawn, int64 of shape (units,), without those in which it was frozen."""
         return self.schedule.step - self.born
 
     def utility_now(self) -> dict[str, Tensor]:

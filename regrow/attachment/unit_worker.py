@@ -49,10 +49,16 @@ class UnitWorker:
         for site in self.sites:
             site.read_gradients(scale)
 
-    def step(self, optimizer: Optimizer | None) -> list[Event]:
-        """Observe, choose, re-draw. Returns what was re-drawn."""
+    def step(self, optimizer: Optimizer | None, number: int) -> list[Event]:
+        """Observe, choose, re-draw after an optimizer step of some number. Returns what was re-drawn.
+
+        For a group of which a parameter is frozen, time stands still.
+        """
         chosen: list[tuple[Site, Choice]] = []
         for site in self.sites:
+            if site.frozen() is not None:
+                site.clear()
+                continue
             due = site.schedule.advance(self.generator)
             site.follow_device()
             site.observe()
@@ -69,7 +75,7 @@ class UnitWorker:
             site.silence(choice, optimizer)
         for site, choice in chosen:
             site.redraw(choice, optimizer, self.generator)
-        return [event for site, choice in chosen for event in _events(site, choice)]
+        return [event for site, choice in chosen for event in _events(site, choice, number)]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `load` needs, as tensors."""
@@ -94,8 +100,7 @@ class UnitWorker:
             site.expect_next()
 
 
-def _events(site: Site, choice: Choice) -> list[Event]:
+def _events(site: Site, choice: Choice, step: int) -> list[Event]:
     units = choice.units.tolist()
     shares = [1.0] * len(units) if choice.share is None else choice.share.tolist()
-    step, name = site.schedule.step, site.group.name
-    return [Event(step, name, unit, share) for unit, share in zip(units, shares, strict=True)]
+    return [Event(step, site.group.name, unit, share) for unit, share in zip(units, shares, strict=True)]

@@ -34,6 +34,11 @@ class L2(WeightMethod, name="l2"):
         """Check the settings once, at the boundary."""
         check_amount(self, "strength")
 
+    @property
+    def edits_gradients(self) -> bool:
+        """In the coupled form."""
+        return self.coupled
+
     def before_step(self, moment: Moment) -> None:
         """Decay the weights, or add the decay to the gradients; parameters without a gradient are left alone."""
         if not self.strength:

@@ -40,6 +40,11 @@ class ParsevalPenalty(WeightMethod, name="parseval"):
         check_amount(self, "strength")
         check_amount(self, "scale")
 
+    @property
+    def edits_gradients(self) -> bool:
+        """Yes."""
+        return True
+
     def before_step(self, moment: Moment) -> None:
         """Add the penalty's gradient; parameters without a gradient, and the output layer, are left alone."""
         for weight in moment.weights if self.strength else ():

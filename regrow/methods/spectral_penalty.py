@@ -53,6 +53,11 @@ class SpectralPenalty(WeightMethod, name="spectral-penalty"):
         start = torch.randn(width, generator=torch.Generator().manual_seed(0))
         return {"right": (start / start.norm()).to(weight.parameter.device)}
 
+    @property
+    def edits_gradients(self) -> bool:
+        """Yes."""
+        return True
+
     def before_step(self, moment: Moment) -> None:
         """Add the penalty's gradient; parameters without a gradient are left alone."""
         for weight in moment.weights if self.strength else ():

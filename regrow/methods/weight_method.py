@@ -90,6 +90,13 @@ class WeightMethod(Method):
     evaluated: ClassVar[str | None] = None
 
     @property
+    def edits_gradients(self) -> bool:
+        """Whether `before_step` edits gradients. Optimizers that compute them several times in a step are refused then:
+        they compare them with the loss, which does not know of it.
+        """
+        return False
+
+    @property
     def acts_at_steps(self) -> bool:
         """Whether the method acts around the optimizer's steps."""
         kind = type(self)
