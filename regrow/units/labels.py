@@ -87,6 +87,15 @@ def without_zeros(plane: Tensor) -> Tensor:
     return core(plane).clamp(min=NONE).expand(plane.shape)
 
 
+def fill_zeros(plane: Tensor, dims: Sequence[int]) -> Tensor:
+    """The plane with known zeros as of the unit that is elsewhere along some dimensions, whose bias they get, or of no
+    unit where there is none.
+    """
+    if not bool((core(plane) == ZERO).any()):
+        return plane
+    return compress(torch.where(plane == ZERO, meet(plane, dims).label.clamp(min=NONE), plane))
+
+
 def varying(plane: Tensor) -> tuple[int, ...]:
     """Dimensions along which a compressed plane is not constant."""
     return tuple(dim for dim in range(plane.dim()) if plane.size(dim) > 1 and plane.stride(dim) != 0)

@@ -237,6 +237,18 @@ def picked_by_largest(m: Net, x: Tensor) -> Tensor:
     return m.out(h + h.gather(1, m.b(x).argmax(1, keepdim=True)))
 
 
+def shifted(m: Net, x: Tensor) -> Tensor:
+    h = m.a(x)
+    h = torch.cat([h[:, 1:], torch.zeros_like(h[:, :1])], 1)
+    return m.out(torch.relu(h + m.b).flatten(1))
+
+
+def shifted_into_norm(m: Net, x: Tensor) -> Tensor:
+    h = m.a(x)
+    h = torch.cat([h[:, 1:], torch.zeros_like(h[:, :1])], 1)
+    return m.out(torch.relu(m.norm(h)).flatten(1))
+
+
 def last_of_each(m: Net, x: Tensor, lengths: Tensor) -> Tensor:
     h = torch.relu(m.a(x))
     return m.out(h[torch.arange(len(x)), lengths])
@@ -473,6 +485,24 @@ STRUCTURAL = [
         last_of_each, a=nn.Linear(5, 6), out=nn.Linear(6, 2)),
         lambda: (torch.randn(4, 3, 5), torch.tensor([0, 2, 1, 2])), [
         ("a", 6, "free", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    # In the place of the zeros is the bias alone, which is the unit's.
+    Case("zeros that get a bias", lambda: Net(
+        shifted, a=nn.Linear(5, 6), b=weight(6), out=nn.Linear(24, 2)), lambda: torch.randn(4, 4, 5), [
+        ("a", 6, "free", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("zeros in a norm over units", lambda: Net(
+        shifted_into_norm, a=nn.Linear(5, 6), norm=nn.LayerNorm(6), out=nn.Linear(24, 2)),
+        lambda: torch.randn(4, 4, 5), [
+        ("a", 6, "coupled", "a.weight", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("zeros in a root mean square", lambda: Net(
+        shifted_into_norm, a=nn.Linear(5, 6), norm=nn.RMSNorm(6), out=nn.Linear(24, 2)),
+        lambda: torch.randn(4, 4, 5), [
+        ("a", 6, "coupled", "a.weight", "out.weight"),
         ("out", 2, "output", "out.weight", ""),
     ]),
     Case("units in another order", lambda: Net(shuffled, a=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5), [

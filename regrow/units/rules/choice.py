@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from regrow.units.call import Call
-from regrow.units.labels import core, has_units, meet, units_in
+from regrow.units.labels import has_units, meet, units_in
 from regrow.units.record import Record
 
 
@@ -35,7 +35,7 @@ def leak_choice(
     for source in sources:
         plane = record.labels(source)
         met = meet(plane, sorted({dim % plane.dim() for dim in dims}))
-        if len(core(met.label).unique()) > 1:  # rows of units: which row it is, they are the same units to what follows
+        if len(units_in(met.label)) > 1:  # rows of units: which row it is, they are the same units to what follows
             record.units.join(met.left, met.right)
         elif len(met.left):
             reason = f"{record.where} picks one unit or another, by indices that come with the data"

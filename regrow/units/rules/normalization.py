@@ -4,7 +4,7 @@ from torch import Tensor
 
 from regrow.networks.layers import online_normalization as online_normalization  # has the operator
 from regrow.units.call import Call
-from regrow.units.labels import NONE, core, has_units, meet, units_in
+from regrow.units.labels import NONE, core, fill_zeros, has_units, meet, units_in
 from regrow.units.record import Record
 from regrow.units.rules.pointwise import claim_affine
 from regrow.units.rules.registry import rule
@@ -17,11 +17,11 @@ from regrow.units.rules.registry import rule
 )  # fmt: skip
 def batch_norm(record: Record, call: Call) -> None:
     """Statistics of each channel over the batch and places; gain, bias and running statistics are the unit's."""
-    value = call["input"]
-    plane = record.labels(value)
+    plane = record.labels(call["input"])
     others = [dim for dim in range(plane.dim()) if dim != 1]
+    plane = fill_zeros(plane, others)
     met = meet(plane, others)
-    if len(core(met.label).unique()) > 1:  # places of one channel made apart, as by a linear layer, become one unit
+    if len(units_in(met.label)) > 1:  # places of one channel made apart, as by a linear layer, become one unit
         record.units.join(met.left, met.right)
         plane = record.units.find(plane)
         met = meet(plane, others)
@@ -48,7 +48,8 @@ def layer_norm(record: Record, call: Call) -> None:
     value, count = call["input"], len(call["normalized_shape"])
     # Learned queries may begin with a norm.
     plane = record.make(value, -1) if record.parameters(value) and count == 1 else record.labels(value)
-    over = range(plane.dim() - count, plane.dim())
+    ahead = plane.dim() - count
+    plane, over = fill_zeros(plane, range(ahead)), range(ahead, plane.dim())
     _couple(record, call, plane, meet(plane, list(over)).several)
     _affine(record, call, plane)
     record.write(call.outputs[0], plane)
@@ -60,6 +61,7 @@ def group_norm(record: Record, call: Call) -> None:
     plane = record.labels(call["input"])
     if not plane.numel():
         return
+    plane = fill_zeros(plane, [dim for dim in range(plane.dim()) if dim != 1])
     sets = core(plane).expand(1, *plane.shape[1:]) if plane.stride(0) == 0 else plane
     grouped = sets.reshape(sets.size(0), call["group"], -1)
     _couple(record, call, plane, meet(grouped, [2]).several)

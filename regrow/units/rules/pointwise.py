@@ -12,6 +12,7 @@ from regrow.units.labels import (
     compress,
     constant,
     core,
+    fill_zeros,
     has_units,
     meet,
     units_in,
@@ -61,6 +62,8 @@ def pointwise(record: Record, call: Call) -> None:
         for weight in weights:
             role: Role = "bias" if name in _ADDITIVE and not record.altered(weight) else "gain"
             claim_affine(record, weight, role, plane, fresh=0.0 if role == "bias" else None)
+            if role == "bias":
+                plane = fill_zeros(plane, _spread(plane, weight))
     elif name in ("add", "sub") and len(weights) == 2 and not call.written and all(map(record.parameters, weights)):
         record.write_sum(out, weights)
     elif len(weights) == 1:
@@ -137,10 +140,7 @@ def claim_affine(record: Record, weight: Tensor, role: Role, plane: Tensor, fres
     claimed then.
     """
     offset = plane.dim() - weight.dim()
-    spread = [
-        dim for dim in range(plane.dim()) if dim < offset or (weight.size(dim - offset) == 1 and plane.size(dim) != 1)
-    ]
-    met = meet(plane, spread)
+    met = meet(plane, _spread(plane, weight))
     if not weight.dim() or bool(core(met.several).any()):
         record.leak_parameter(weight, f"is shared by several units in {record.where}")
         return
@@ -152,6 +152,14 @@ def claim_affine(record: Record, weight: Tensor, role: Role, plane: Tensor, fres
         record.claim(weight, "incoming", label)  # positions: each unit has many, which are as good as weights
     else:
         record.claim(weight, role, label, fresh=fresh)
+
+
+def _spread(plane: Tensor, weight: Tensor) -> list[int]:
+    """Dimensions of a plane along which a parameter is the same."""
+    offset = plane.dim() - weight.dim()
+    return [
+        dim for dim in range(plane.dim()) if dim < offset or (weight.size(dim - offset) == 1 and plane.size(dim) != 1)
+    ]
 
 
 @rule("glu")

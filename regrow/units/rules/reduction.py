@@ -28,7 +28,7 @@ def reduce(record: Record, call: Call) -> None:
     met = meet(plane, dims)
     label = met.label
     if len(met.left):
-        if len(core(label).unique()) > 1:  # several results of several units each: maxout, or a sum by groups
+        if len(units_in(label)) > 1:  # several results of several units each: maxout, or a sum by groups
             record.units.join(met.left, met.right)
             label = record.units.find(label)
         else:
