@@ -17,7 +17,7 @@ from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods import Method, WeightMethod, method_named
 from regrow.units.initial import Init
 from regrow.units.refusals import refuse_parts
-from regrow.units.wrappers import without_wrapper
+from regrow.units.wrappers import forget_compiled, without_wrapper
 
 # Live attachments by model, to notice a second one of the same kind. Weak, so that nothing is kept alive.
 _live: "weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[Attachment]]]" = weakref.WeakKeyDictionary()
@@ -77,7 +77,7 @@ def attach(
     methods = _methods(method)
     if not isinstance(model, nn.Module):
         raise ModelError(f"attach() needs a torch.nn.Module first, but got {type(model).__name__}.")
-    model, optimizer = without_wrapper(model), _optimizer_within(optimizer)
+    given, model, optimizer = model, without_wrapper(model), _optimizer_within(optimizer)
     refuse_parts(model)
     refuse_frozen(model)
     if optimizer is None:
@@ -110,6 +110,7 @@ def attach(
     except BaseException:
         attachment.detach()
         raise
+    forget_compiled(given)
     _live[model] = [weakref.ref(found) for found in (*neighbours, attachment)]
     return attachment
 

@@ -15,6 +15,7 @@ from regrow.errors import StateError
 from regrow.units.example import untouched
 from regrow.units.graph import Tap, UnitGraph
 from regrow.units.taps import ModuleHook, TapHook, is_training, per_unit
+from regrow.units.wrappers import IF_COMPILED, as_written
 
 
 class Features:
@@ -48,7 +49,10 @@ class Features:
             StateError: no training forward has been seen.
         """
         if not self._kept:
-            raise StateError("Features were asked for before any training forward of the model. Run the model itself.")
+            raise StateError(
+                "Features were asked for before any training forward of the model was seen. Call the model in training "
+                f"mode with grad enabled. {IF_COMPILED}"
+            )
         seen: list[list[Tensor]] = [[] for _ in self._taps]
         hooks = [
             TapHook(self._model, tap, _appender(found), detached=False)
@@ -102,7 +106,7 @@ class _Keeper(ModuleHook):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook."""
         if self._switch.on and is_training(module):
-            self._keep(args, kwargs)
+            as_written(self._keep)(args, kwargs)  # compiled code would be compiled anew for every number of inputs
 
 
 def _is_plain(value: Any) -> bool:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from regrow.attachment.places import Seat
 from regrow.units.graph import Tap
 from regrow.units.taps import ModuleHook, is_training, per_unit
+from regrow.units.wrappers import as_written
 
 
 class Switch:
@@ -42,11 +43,11 @@ class TapReader:
         self._tap = tap
         self.statistic = statistic
         self._switches = switches
-        self.examples = 0
+        self.examples: int | Tensor = 0
         self.called = False
-        # Not one for each forward: compiled code would be compiled anew for every number of them.
-        self._sum: Tensor | None = None  # of |h|; or the largest h; or h itself
-        self._count = 0
+        self._sum: Tensor | None = None  # of |h|, or the largest h
+        self._count: int | Tensor = 0
+        self._kept: list[Tensor] = []
         self._last: Tensor | None = None
         self.handle = Seat(model, tap, self)
 
@@ -59,21 +60,25 @@ class TapReader:
 
     def take(self, value: Tensor, reduced: Tensor) -> None:
         """Take in one forward."""
-        if value.dim() + self._tap.dim:  # else its first dimension is the units'
-            self.examples += len(value)
-        if self.statistic == "mean_abs":
-            self._sum = reduced if self._sum is None else self._sum + reduced
-            self._count += value.numel() // value.shape[self._tap.dim]
-        elif self.statistic == "fired":
-            self._sum = reduced if self._sum is None else torch.maximum(self._sum, reduced)
-        else:
-            rows = per_unit(self._tap, reduced).float()
-            self._sum = rows if self._sum is None else torch.cat((self._sum, rows))
+        if self.statistic == "activations":
+            as_written(self._keep)(per_unit(self._tap, reduced).float())
+            return
+        # Where it has no dimension before the units', there is no way to tell.
+        examples = _number(len(value), value) if value.dim() + self._tap.dim else 0
+        count = _number(value.numel() // value.shape[self._tap.dim], value)
+        if self._sum is None:
+            self._sum, self._count, self.examples = reduced, count, examples
+            return
+        self._sum = torch.maximum(self._sum, reduced) if self.statistic == "fired" else self._sum + reduced
+        self._count, self.examples = self._count + count, self.examples + examples
+
+    def _keep(self, activations: Tensor) -> None:
+        self._kept.append(activations)
 
     @property
     def seen(self) -> bool:
         """Whether a forward counted since `clear`."""
-        return self._sum is not None
+        return self._sum is not None or bool(self._kept)
 
     def mean_abs(self) -> Tensor:
         """Mean |h| of each unit, of shape (units,), over observations and over the unit's positions.
@@ -99,13 +104,18 @@ class TapReader:
         """h of each unit, of shape (observations, units), in float32; a tap that was not reached repeats its last
         readings, at first a single 0.
         """
-        if self._sum is not None:
-            self._last = self._sum
+        if self._kept:
+            self._last = torch.cat(self._kept)
         return torch.zeros(1, len(self._tap.rows)) if self._last is None else self._last
 
     def clear(self) -> None:
         """Forget what was read since the last step."""
-        self._sum, self._count, self.examples = None, 0, 0
+        self._sum, self._count, self._kept, self.examples = None, 0, [], 0
+
+
+def _number(count: int, like: Tensor) -> int | Tensor:
+    """A count to be added to others; where it is compiled a tensor, since what Python counts is compiled in."""
+    return torch.full((), count, device=like.device) if torch.compiler.is_compiling() else count
 
 
 class FirstForward(ModuleHook):
@@ -123,9 +133,7 @@ class FirstForward(ModuleHook):
         """Forward pre-hook."""
         if self._switch.on and is_training(module):
             self.handle.remove()
-            # A compiled model must not have the search for units compiled with it.
-            then = torch.compiler.disable(self._then) if "torch._dynamo" in sys.modules else self._then
-            then(args, kwargs)
+            as_written(self._then)(args, kwargs)  # not compiled with the model
 
 
 class StepHooks:
@@ -170,7 +178,7 @@ class StepHooks:
         if callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._followed(kwargs["closure"], optimizer)}
         if not _is_skipped(optimizer):
-            self._before()
+            as_written(self._before)()
         return None
 
     def _followed(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
@@ -191,7 +199,7 @@ class StepHooks:
             return
         self._outer = None
         if not _is_skipped(optimizer):
-            self._after()
+            as_written(self._after)()
 
 
 def _is_skipped(optimizer: Optimizer) -> bool:
