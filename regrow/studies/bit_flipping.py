@@ -15,7 +15,7 @@ from regrow.studies import method_grids
 _METHODS = {
     "flip": "all",
     "target": "article",
-    "period": 1600,
+    "period": 960,
     "tasks": 40,
     "widths": [20],
     "loss": "squared_error",
@@ -38,7 +38,7 @@ class BitFlippingStudy(Study, name="bit-flipping"):
 
     summary = "a regression whose slow input bits are redrawn now and then"
     caption = (
-        "A target of 100 threshold units; 15 of 20 bits stand still for 1,600 examples, then all 15 are drawn anew; "
+        "A target of 100 threshold units; 15 of 20 bits stand still for 960 examples, then all 15 are drawn anew; "
         "network 20–20–1, ReLU, mini-batches of 16, Adam of step .03."
     )
     scales = {

@@ -13,7 +13,7 @@ def test_the_network_and_the_stream_are_those_of_the_text():
     layers = [module for module in study.network(problem, seed=0).modules() if isinstance(module, nn.Linear)]
     assert [tuple(layer.weight.shape) for layer in layers] == [(20, 20), (1, 20)]
     first, second = (study.stream(problem, seed=3).task(index) for index in (0, 1))
-    assert first.inputs.shape == (1600, 20) and first.labels.shape == (1600, 1)
+    assert first.inputs.shape == (960, 20) and first.labels.shape == (960, 1)
     slow = [task.inputs[:, :15].unique(dim=0) for task in (first, second)]
     assert [len(bits) for bits in slow] == [1, 1] and not torch.equal(*slow)
 
