@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
@@ -66,15 +67,19 @@ def tensors_of(result: Any, depth: int = 6) -> Iterator[Tensor]:
     elif depth and isinstance(result, Mapping):
         for item in result.values():
             yield from tensors_of(item, depth - 1)
-    elif depth and isinstance(result, list | tuple | set):
+    elif depth and isinstance(result, list | tuple | set | frozenset | deque):
         for item in result:
             yield from tensors_of(item, depth - 1)
     elif depth and is_dataclass(result) and not isinstance(result, type):
         for attribute in fields(result):
             yield from tensors_of(getattr(result, attribute.name), depth - 1)
-    elif depth and hasattr(result, "__dict__") and not isinstance(result, nn.Module | type):
-        for item in vars(result).values():
+    elif depth and not isinstance(result, nn.Module | type):
+        for item in getattr(result, "__dict__", {}).values():
             yield from tensors_of(item, depth - 1)
+        for kind in type(result).__mro__:
+            slots = vars(kind).get("__slots__", ())
+            for name in [slots] if isinstance(slots, str) else slots:
+                yield from tensors_of(getattr(result, name, None), depth - 1)
 
 
 def python_draws() -> object:

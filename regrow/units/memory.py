@@ -58,10 +58,15 @@ def has_memory(tensor: Tensor) -> bool:
 
 
 class Field:
-    """One int64 per element of a storage, kept as a compressed plane for each view of it until a write."""
+    """One int64 per element of a storage, kept as a compressed plane for each view of it until a write.
+
+    Where a view reads the memory as elements of another size, each part of an element has the element's number, and
+    several elements that are read as one have the highest of theirs.
+    """
 
     def __init__(self, fill: int) -> None:
         self._fill = fill
+        self._size = 0  # bytes of an element
         self._planes: dict[Geometry, Tensor] = {}
         self._base: Geometry | None = None
         self._flat: Tensor | None = None
@@ -74,9 +79,11 @@ class Field:
     def read(self, tensor: Tensor) -> Tensor:
         """The plane of a tensor in this storage."""
         where = geometry(tensor)
+        if self.empty:
+            return constant(self._fill, tensor.shape)
+        if tensor.element_size() != self._size:
+            return compress(self._resized(tensor).as_strided(where[1], where[2], where[0]))
         if where not in self._planes:
-            if self.empty:
-                return constant(self._fill, tensor.shape)
             self._planes[where] = compress(self._flatten(tensor).as_strided(where[1], where[2], where[0]))
         return self._planes[where]
 
@@ -88,11 +95,15 @@ class Field:
 
     def note_view(self, tensor: Tensor, plane: Tensor) -> None:
         """Add what is known about a new view. The storage itself has not changed."""
-        self._planes.setdefault(geometry(tensor), plane)
+        if tensor.element_size() == self._size:
+            self._planes.setdefault(geometry(tensor), plane)
 
     def write(self, tensor: Tensor, plane: Tensor) -> None:
         """Replace the elements that a tensor covers."""
         where = geometry(tensor)
+        if not self.empty and tensor.element_size() != self._size:
+            self._flat = self._resized(tensor)
+        self._size = tensor.element_size()
         if self._flat is None and (self._base is None or self._base == where):
             self._base, self._planes = where, {where: plane}
             return
@@ -101,13 +112,23 @@ class Field:
         self._planes = {where: plane}
 
     def _flatten(self, tensor: Tensor) -> Tensor:
+        length = tensor.untyped_storage().nbytes() // self._size
+        if self._flat is not None and len(self._flat) < length:  # as by resize_
+            self._flat = torch.cat([self._flat, self._flat.new_full((length - len(self._flat),), self._fill)])
         if self._flat is None:
-            length = tensor.untyped_storage().nbytes() // tensor.element_size()
             self._flat = torch.full((length,), self._fill, dtype=torch.int64)
             if self._base is not None:
                 offset, shape, strides = self._base
                 self._flat.as_strided(shape, strides, offset).copy_(self._planes[self._base])
         return self._flat
+
+    def _resized(self, tensor: Tensor) -> Tensor:
+        """The whole storage as elements of a tensor's size."""
+        flat, size = self._flatten(tensor), tensor.element_size()
+        if size < self._size:
+            return flat.repeat_interleave(self._size // size)
+        parts = size // self._size
+        return flat[: len(flat) // parts * parts].view(-1, parts).amax(1)
 
 
 @dataclass(eq=False)

@@ -174,8 +174,9 @@ class Record:
         for tensor in call.inputs:
             if tensor.untyped_storage()._cdata not in self._handled and self._memory.owners(tensor):
                 arriving.add(self.leak_parameter(tensor, f"is used as a value by {self.where}", results))
-        if not results:
-            for tensor in call.inputs:
+        told = [tensor for tensor in call.inputs if tensor.untyped_storage()._cdata not in self._handled]
+        if not results and told:
+            for tensor in told:
                 self.leave(tensor, self.where)
             self._count(*arriving)
         for tensor in results if arriving else ():

@@ -22,6 +22,7 @@ class Rows:
     """
 
     def __init__(self, plane: Tensor) -> None:
+        plane = plane if plane.numel() else plane.flatten()
         dims = list(varying(plane))
         if not dims and plane.dim():
             # One unit has all: index a dimension made for it, or the first.

@@ -261,9 +261,10 @@ class _Prover:
             tensor, place = self.present[part.parameter], part.index(unit)
             noise = torch.randn(tensor[place].shape, generator=self.generator).to(tensor)
             if part.role == "incoming":
-                tensor[place] = noise * tensor.float().std(correction=0).clamp(min=0.01).to(tensor)
+                wide = tensor if tensor.is_complex() else tensor.float()
+                tensor[place] = noise * wide.std(correction=0).clamp(min=0.01).to(tensor)
             else:
-                tensor[place] = 0.5 + noise.abs()
+                tensor[place] = (0.5 + noise.abs()).to(tensor)
 
     def silence(self, group: UnitGroup, unit: int) -> None:
         for part in group.having("outgoing"):

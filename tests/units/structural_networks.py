@@ -198,19 +198,6 @@ def in_place(m: Net, x: Tensor) -> Tensor:
     return m.out(torch.nn.functional.elu_(made))
 
 
-def masked_by_values(m: Net, x: Tensor) -> Tensor:
-    h, active = m.a(x).clone(), torch.zeros(len(x), 6)
-    active[m.b(x) > 0.3] = 1.0
-    h[h < 0] = 0
-    return m.out(h * active)
-
-
-def picked_by_values(m: Net, x: Tensor) -> Tensor:
-    chosen = x.new_zeros(len(x), 2)
-    chosen[torch.arange(len(x)), (m.a(x)[:, 0] > 0).long()] = 1.0
-    return m.out(chosen)
-
-
 class PartlyFixed(nn.Module):
     """Some outputs have weights that are not trained."""
 
@@ -258,10 +245,12 @@ def shuffled(m: Net, x: Tensor) -> Tensor:
     return m.out(torch.relu(m.a(x))[:, torch.arange(6).flip(0)])
 
 
-def as_long_as_told(m: Net, x: Tensor) -> Tensor:
-    h = torch.relu(m.a(x))
-    lengths = m.length(h).exp().clamp(1, 3).long().squeeze(1)
-    return m.out(torch.cat([one.repeat_interleave(times, 0) for one, times in zip(h[:, None], lengths, strict=True)]))
+def causal_weights(m: Net, x: Tensor) -> Tensor:
+    return m.out(torch.relu(F.linear(torch.relu(m.a(x)), m.w.tril())))
+
+
+def nothing_beside(m: Net, x: Tensor) -> Tensor:
+    return m.out(torch.relu(torch.cat([m.a(x), F.linear(x, m.none)], 1)))
 
 
 def stacked(*sizes: int) -> dict[str, nn.Parameter]:
@@ -437,16 +426,6 @@ STRUCTURAL = [
          "parts.heads.left.weight parts.heads.right.weight"),
         ("parts.heads.left", 2, "output", "parts.heads.left.weight parts.heads.right.weight", ""),
     ]),
-    Case("numbers where a mask of values is set", lambda: Net(
-        masked_by_values, a=nn.Linear(5, 6), b=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5), [
-        ("a", 6, "shared", "a.weight b.weight", "out.weight"),
-        ("out", 2, "output", "out.weight", ""),
-    ]),
-    Case("a number where values say", lambda: Net(
-        picked_by_values, a=nn.Linear(5, 1), out=nn.Linear(2, 2)), vectors(5), [
-        ("a", 1, "blocked", "a.weight", ""),
-        ("out", 2, "output", "out.weight", ""),
-    ]),
     # What the fixed part reads of a unit cannot be set to 0.
     Case("a weight with a fixed part", lambda: nn.Sequential(
         nn.Linear(5, 6), nn.ReLU(), PartlyFixed(6), nn.ReLU(), nn.Linear(5, 2)), vectors(5), [
@@ -461,10 +440,15 @@ STRUCTURAL = [
         ("w", 4, "free", "w", "out.weight"),
         ("out", 2, "output", "out.weight", ""),
     ]),
-    Case("a unit says how long the output is", lambda: Net(
-        as_long_as_told, a=nn.Linear(5, 6), length=nn.Linear(6, 1), out=nn.Linear(6, 2)), vectors(5), [
-        ("a", 6, "free", "a.weight", "length.weight out.weight"),
-        ("length", 1, "blocked", "length.weight", ""),
+    Case("a triangle of weights", lambda: Net(
+        causal_weights, a=nn.Linear(5, 6), w=weight(6, 6), out=nn.Linear(6, 2)), vectors(5), [
+        ("a", 6, "free", "a.weight", "w"),
+        ("w", 6, "free", "w", "out.weight"),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("a layer of no units", lambda: Net(
+        nothing_beside, a=nn.Linear(5, 6), none=weight(0, 5), out=nn.Linear(6, 2)), vectors(5), [
+        ("a", 6, "free", "a.weight", "out.weight"),
         ("out", 2, "output", "out.weight", ""),
     ]),
     # This example picks only some of them.

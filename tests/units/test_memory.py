@@ -79,3 +79,20 @@ def test_what_stands_for_a_parameter_has_its_elements() -> None:
 
 def test_a_geometry_counts_from_the_start_of_the_storage() -> None:
     assert geometry(torch.zeros(3, 4)[1:, 2]) == (6, (2,), (4,))
+
+
+def test_memory_read_as_elements_of_another_size() -> None:
+    value, known = torch.zeros(2, 4), memory()
+    known.write(value, torch.tensor([[0, 0, 1, 1], [2, 2, 3, NONE]]))
+    pairs = torch.view_as_complex(value.view(2, 2, 2))
+    assert known.labels(pairs).tolist() == [[0, 1], [2, 3]]
+    assert known.labels(value.view(torch.uint8)[0, 2:10]).tolist() == [0] * 6 + [1] * 2
+    known.write(pairs[:, 0], torch.tensor([5, 6]))
+    assert known.labels(value).tolist() == [[5, 5, 1, 1], [6, 6, 3, 3]]
+
+
+def test_memory_that_grows() -> None:
+    value, known = torch.zeros(2), memory()
+    known.write(value, torch.tensor([1, 2]))
+    known.write(value[:1], torch.tensor([3]))
+    assert known.labels(value.resize_(4)).tolist() == [3, 2, NONE, NONE]

@@ -3,6 +3,7 @@
 from regrow.units.call import Call
 from regrow.units.labels import NONE, ZERO, constant
 from regrow.units.record import Record
+from regrow.units.rules.pointwise import join
 from regrow.units.rules.registry import rule
 
 
@@ -33,7 +34,7 @@ def fill(record: Record, call: Call) -> None:
 
 @rule(
     "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted",
-    "ones", "ones_like", "new_ones", "arange", "linspace", "eye", "scalar_tensor",
+    "ones", "ones_like", "new_ones", "arange", "eye", "scalar_tensor",
     "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "randperm",
     "normal_", "uniform_", "exponential_", "random_", "cauchy_", "log_normal_", "geometric_",
 )  # fmt: skip
@@ -41,6 +42,12 @@ def nothing(record: Record, call: Call) -> None:
     """Constants and random numbers; arguments give shape and type only."""
     record.ignore(*call.inputs)
     record.write(call.out, constant(NONE, call.out.shape))
+
+
+@rule("linspace", "logspace")
+def line(record: Record, call: Call) -> None:
+    """Numbers from one to another; the ends may be values."""
+    record.write(call.out, join(record, [record.labels(end).expand(call.out.shape) for end in call.inputs], call.out))
 
 
 @rule("bernoulli", "bernoulli_")
@@ -59,6 +66,7 @@ def bernoulli(record: Record, call: Call) -> None:
     "sym_numel",
     "sym_storage_offset",
     "is_same_size",
+    "_has_same_storage_numel",
     "set_data",
     "_fused_sdp_choice",
     "_has_compatible_shallow_copy_type",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regrow.units.call import Call
-from regrow.units.labels import NONE, ZERO, compress, constant, has_units, varying
+from regrow.units.labels import NONE, ZERO, compress, constant, has_units, meet, varying
 from regrow.units.record import Record
 from regrow.units.rules.choice import leak_choice, picked
 from regrow.units.rules.pointwise import join
@@ -23,6 +23,10 @@ EVERYTHING_STAYS = (
     "lift_fresh_copy",
     "_to_copy",
     "lift",
+    "_conj",
+    "_neg_view",
+    "resolve_conj",
+    "resolve_neg",
 )
 
 
@@ -161,6 +165,15 @@ def patches(record: Record, call: Call) -> None:
 def as_strided(record: Record, call: Call) -> None:
     """A view whose labels follow from where it lies."""
     record.ignore(call["self"])
+
+
+@rule("view_as_complex", "view_as_real")
+def complex_view(record: Record, call: Call) -> None:
+    """Pairs of numbers as one, which makes one unit of those of a pair, or one as two."""
+    pairs = record.labels(call["self"])
+    if call.name == "view_as_complex":
+        met = meet(pairs, [pairs.dim() - 1])
+        record.units.join(met.left, met.right)
 
 
 @rule("copy_")

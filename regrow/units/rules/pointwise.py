@@ -43,6 +43,7 @@ _ZERO_AT_ZERO = (
 @rule(
     "hardswish", "hardswish_", "log_sigmoid_forward", "rrelu_with_noise", "rrelu_with_noise_", "native_dropout",
     "masked_fill", "masked_fill_", "where", "_prelu_kernel", "tril", "triu", "tril_", "triu_", "isnan", "isinf",
+    "complex", "polar",
 )  # fmt: skip
 def pointwise(record: Record, call: Call) -> None:
     """Join the units that meet in an element; a parameter that meets units is their bias or gain."""
@@ -87,7 +88,7 @@ def _keep(record: Record, call: Call, weight: Tensor, others: list[Tensor]) -> N
     out, name = call.outputs[0], call.name
     if len(call.outputs) > 1 or call.written or not out.is_floating_point():
         return
-    scaled = name in ("mul", "neg") or (name == "div" and call.args[0] is weight)
+    scaled = name in ("mul", "neg", "tril", "triu") or (name == "div" and call.args[0] is weight)
     same = name == "add" and len(others) == 1 and bool((core(others[0]) == ZERO).all())
     altered = bool(record.altered(weight)) or out.shape != weight.shape or not (scaled or same)
     record.leak_parameter(weight, f"is used as a value by {record.where}", [])  # if nothing comes of it

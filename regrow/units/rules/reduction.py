@@ -63,6 +63,7 @@ def along(record: Record, call: Call) -> None:
     dims = _dims(call["dim"], plane.dim())
     if has_units(plane) and any(dim in varying(plane) for dim in dims):
         record.leak("mix", f"{record.where} makes units depend on each other", units_in(plane), call.outputs)
+        _forget(record, call)
         return
     for out in call.outputs:
         sizes = [1 if place in dims else size for place, size in enumerate(plane.shape)]
@@ -121,6 +122,12 @@ def fold(record: Record, call: Call) -> None:
         record.write(out, without_zeros(met.label).expand(out.shape))
 
 
+def _forget(record: Record, call: Call) -> None:
+    """Results have no labels, nor those of what lay there before, if they are written into it (`out=`)."""
+    for out in call.outputs:
+        record.write(out, constant(NONE, out.shape))
+
+
 def _places(call: Call) -> int:
     """Number of dimensions of places, as the operator's name says."""
     return next(number for number in (1, 2, 3) if f"{number}d" in call.name)
@@ -129,6 +136,7 @@ def _places(call: Call) -> int:
 def _by_place(record: Record, call: Call, plane: Tensor, first: int) -> None:
     if any(dim >= plane.dim() + first for dim in varying(plane)) and has_units(plane):
         record.leak("mix", f"{record.where} mixes units that lie along its places", units_in(plane), call.outputs)
+        _forget(record, call)
         return
     narrow = plane
     for dim in range(plane.dim() + first, plane.dim()):
