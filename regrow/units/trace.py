@@ -101,8 +101,8 @@ def _follow(model: nn.Module, example: Any, record: Record, watch: Watch, comput
     record.begin_pass()
     with forgotten(model):
         with watch.on(), announced(computed, record.begin_computing, record.end_computing):
-            given = model.register_forward_pre_hook(
-                lambda module, args, kwargs: record.give(tensors_of([*args, *kwargs.values()])), with_kwargs=True
+            given = nn.Module.register_forward_pre_hook(  # of a scripted module too, whose own method refuses
+                model, lambda module, args, kwargs: record.give(tensors_of([*args, *kwargs.values()])), with_kwargs=True
             )
             try:
                 with _Dispatch(record), Exits(record.leave):
