@@ -4,7 +4,7 @@ import gc
 import weakref
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -17,7 +17,10 @@ from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods import Method, WeightMethod, method_named
 from regrow.units.initial import Init
 from regrow.units.refusals import refuse_parts
-from regrow.units.wrappers import forget_compiled, without_wrapper
+from regrow.units.wrappers import without_wrapper
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # Live attachments by model, to notice a second one of the same kind. Weak, so that nothing is kept alive.
 _live: "weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[Attachment]]]" = weakref.WeakKeyDictionary()
@@ -35,6 +38,7 @@ def attach(
     init: Init = None,
     seed: int = 0,
     strict: bool = False,
+    process_group: "ProcessGroup | None" = None,
 ) -> Attachment:
     """Put a method to work. The training loop stays as it is.
 
@@ -48,6 +52,11 @@ def attach(
     0.41, 0.27, 0.14; convolution with group norm of 8 channels 1.2, 0.6, 1.0, so that small groups are best left out by
     `exclude=lambda group: group.status == "coupled"`; stream of a transformer 0.10, 0.10, 0.06 with norms first, and
     0.5, 0.6, 1.6 with norms last. For free and shared units it is exactly 0, as `regrow.verify` shows.
+
+    In a data-parallel run every rank attaches, with the same methods and seed, and weights stay bit-identical. What
+    each has seen of activations is put together when something is due, in one `all_reduce` or two, and never between;
+    buffers, such as running statistics, are left to DistributedDataParallel. A checkpoint has what the rank that saves
+    it has seen since.
 
     Args:
         model: any network. Wrappers of DDP and `torch.compile` are looked through.
@@ -66,13 +75,16 @@ def attach(
             incoming slice). By default the law that the module itself starts with.
         seed: of everything that is drawn.
         strict: raise if any hidden group cannot be served, instead of listing it.
+        process_group: the ranks that train this model together. Only for those who average gradients by themselves:
+            DistributedDataParallel is noticed.
 
     Raises:
         ConfigError: an unknown method, law or module name, no method at all, two that replace the same units, or a seed
             that is no whole number ≥ 0.
         ModelError: the optimizer does not hold the model's parameters, or is one of several; the model has none that
             are trained, or has them in shards or quantised; it cannot take the example; or nothing can be replaced.
-        StateError: a method of this kind is already attached to this model and optimizer.
+        StateError: a method of this kind is already attached to this model and optimizer; or the ranks of a
+            data-parallel run are not alike.
     """
     methods = _methods(method)
     if not isinstance(model, nn.Module):
@@ -98,7 +110,7 @@ def attach(
         include_coupled,
     )
     request.check_names(model)
-    attachment = Attachment(model, optimizer, methods, seed, request)
+    attachment = Attachment(given, optimizer, methods, seed, request, process_group)
     attachment.key = _free_key(optimizer)
     attachment.check_found = _check_no_group_twice(model)
     try:
@@ -110,7 +122,6 @@ def attach(
     except BaseException:
         attachment.detach()
         raise
-    forget_compiled(given)
     _live[model] = [weakref.ref(found) for found in (*neighbours, attachment)]
     return attachment
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.jit._script import RecursiveScriptModule
 from torch.optim import Optimizer
 
 from regrow.attachment.hooks import FirstForward, StepHooks, Switch
+from regrow.attachment.ranks import Ranks
 from regrow.attachment.refusals import refuse_recomputed, refuse_within_backward
 from regrow.attachment.service import Request, method_for, served_text, why_not_served
 from regrow.attachment.site import Site
@@ -27,7 +28,10 @@ from regrow.methods.weight_method import WeightMethod
 from regrow.units.graph import UnitGraph, UnitGroup
 from regrow.units.table import WIDTH, Row, format_reasons, format_table, shorten
 from regrow.units.trace import find_units
-from regrow.units.wrappers import IF_COMPILED
+from regrow.units.wrappers import without_wrapper
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class Attachment:
@@ -49,8 +53,15 @@ class Attachment:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer | None, methods: Sequence[Method], seed: int, request: Request
+        self,
+        given: nn.Module,
+        optimizer: Optimizer | None,
+        methods: Sequence[Method],
+        seed: int,
+        request: Request,
+        process_group: "ProcessGroup | None" = None,
     ) -> None:
+        model = without_wrapper(given)
         self.model = model
         self.optimizer = optimizer
         self.methods = tuple(methods)
@@ -61,9 +72,10 @@ class Attachment:
         self._switch = Switch()
         self._steps = 0
         self._generators = [seeded_generator(seed, index) for index in range(len(methods))]
+        self._ranks = Ranks(given, model, self._alike_on_ranks, process_group)
         self._unit_workers: dict[int, UnitWorker] = {}
         self._weight_workers = {
-            index: WeightWorker(method, model, optimizer, request, self._generators[index], self._switch)
+            index: WeightWorker(method, model, optimizer, request, self._generators[index], self._switch, self._ranks)
             for index, method in enumerate(methods)
             if isinstance(method, WeightMethod)
         }
@@ -71,7 +83,8 @@ class Attachment:
         self._told_to_tell = False
         self._pending: dict[str, Tensor] | None = None
         self._undo: list[Callable[[], None]] = [
-            worker.features.handle.remove for worker in self._weight_workers.values() if worker.features
+            self._ranks.remove_hook,
+            *(worker.features.handle.remove for worker in self._weight_workers.values() if worker.features),
         ]
         self._attached = True
         self._taps_proven = False
@@ -105,7 +118,7 @@ class Attachment:
                     unserved[group.name] = reason
             if not sites:
                 raise ModelError(_nothing_served(self.model, method, {**unserved, **graph.unclaimed}))
-            workers[index] = UnitWorker(method, sites, self._generators[index])
+            workers[index] = UnitWorker(method, sites, self._generators[index], self._ranks)
             self._undo += [reader.handle.remove for site in sites for reader in site.readers]
         hidden = {
             name: reason
@@ -215,7 +228,6 @@ class Attachment:
         for undo in self._undo:
             undo()
         self._undo.clear()
-        self._switch.on = False  # compiled code still has the hooks
         self._attached = False
 
     @property
@@ -329,6 +341,7 @@ class Attachment:
                 f"This regrow state is not whole: {', '.join(missing)} missing. Load the one that was saved."
             )
         self._steps, self._tasks = (int(number) for number in state["progress"].tolist())
+        self._ranks.proven = False
         for index, worker in self._all_workers():
             prefix = f"{index}."
             worker.load({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
@@ -343,6 +356,12 @@ class Attachment:
             "methods": [{"name": method.name, **method.settings()} for method in self.methods],
             "groups": {group.name: group.size for group in self.groups},
         }
+
+    def _alike_on_ranks(self) -> bytes:
+        parts = [json.dumps(self._identity()).encode(), f"{self._steps} {self._tasks}".encode()]
+        states = [generator.get_state() for generator in self._generators]
+        states += [site.schedule.state() for site in self._sites()]
+        return b"".join([*parts, *(state.numpy().tobytes() for state in states)])
 
     def _sites(self) -> list[Site]:
         return [site for worker in self._unit_workers.values() for site in worker.sites]
@@ -369,6 +388,7 @@ class Attachment:
         if not self._switch.on:
             return
         self._steps += 1
+        self._ranks.prove()
         for editor in self._weight_workers.values():
             editor.after_step(self._steps)
         self._ask_for_task_changes()
@@ -424,7 +444,7 @@ def _taps_work(worker: UnitWorker) -> bool:
     if trained and not seen:
         raise StateError(
             "The optimizer has stepped, but no forward of the model was seen: regrow's hooks did not run. Call the "
-            f"model in training mode with grad enabled. {IF_COMPILED}"
+            "model in training mode with grad enabled. If it was compiled and called before attach(), attach first."
         )
     return seen
 

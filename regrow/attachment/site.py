@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from functools import reduce
 
 import torch
 from torch import Generator, Tensor, nn
@@ -58,6 +57,11 @@ class Site:
         self.born = torch.zeros(self.size, dtype=torch.int64)
         self._not_finite = torch.zeros(self.size, dtype=torch.bool)
         self._warned = False
+
+    @property
+    def step(self) -> int:
+        """See `Readings`."""
+        return self.schedule.step
 
     def follow_device(self) -> None:
         """Keep the state where the parameters are."""
@@ -154,19 +158,19 @@ class Site:
         """See `Readings`."""
         return torch.stack([reader.fired() for reader in self.readers]).any(dim=0)
 
-    def examples(self) -> int | Tensor:
+    def examples(self) -> int:
         """See `Readings`.
 
         Raises:
             ConfigError: there is no dimension to count examples along.
         """
-        counts = [reader.examples for reader in self.readers if isinstance(reader.examples, Tensor) or reader.examples]
-        if not counts:
+        count = max(reader.examples for reader in self.readers)
+        if not count:
             raise ConfigError(
                 f"{type(self.method).__name__} counts examples along the first dimension, but the activation of group "
                 f"{self.group.name!r} has none before that of its units. Give the model batches, if of one: x[None]."
             )
-        return reduce(_larger, counts)
+        return count
 
     def first_order(self) -> Tensor:
         """See `Readings`."""
@@ -243,12 +247,6 @@ class Site:
                 RuntimeWarning,
                 stacklevel=2,
             )
-
-
-def _larger(first: int | Tensor, second: int | Tensor) -> int | Tensor:
-    if isinstance(first, int) and isinstance(second, int):
-        return max(first, second)
-    return torch.maximum(torch.as_tensor(first), torch.as_tensor(second))  # without fetching them
 
 
 def _total(sums: Iterable[Tensor]) -> Tensor:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
+from regrow.attachment.ranks import Ranks
 from regrow.attachment.site import Site
-from regrow.methods.unit_method import Choice, UnitMethod
+from regrow.methods.unit_method import Choice, OverRanks, UnitMethod
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class UnitWorker:
         method: the method.
         sites: the groups that it serves, front to back.
         generator: source of all its draws.
+        ranks: the ranks of a data-parallel run.
     """
 
-    def __init__(self, method: UnitMethod, sites: list[Site], generator: Generator) -> None:
+    def __init__(self, method: UnitMethod, sites: list[Site], generator: Generator, ranks: Ranks) -> None:
         self.method = method
         self.sites = sites
         self.generator = generator
+        self._ranks = ranks
         for site in sites:
             site.expect_next()
 
@@ -54,21 +57,26 @@ class UnitWorker:
 
         For a group of which a parameter is frozen, time stands still.
         """
-        chosen: list[tuple[Site, Choice]] = []
+        due: list[tuple[Site, int]] = []
         for site in self.sites:
             if site.frozen() is not None:
                 site.clear()
                 continue
-            due = site.schedule.advance(self.generator)
+            count = site.schedule.advance(self.generator)
             site.follow_device()
             site.observe()
-            if due:
-                site.follow_model()
-                choice = site.method.choose(site, site.state, site.age(), due, self.generator)
-                site.schedule.confirm(len(choice.units))
-                if len(choice.units):
-                    chosen.append((site, choice))
-                site.warn_if_not_finite()
+            if count:
+                due.append((site, count))
+        self._ranks.combine([seen for site, _ in due for seen in _seen(site)])
+        chosen: list[tuple[Site, Choice]] = []
+        for site, count in due:
+            site.follow_model()
+            choice = site.method.choose(site, site.state, site.age(), count, self.generator)
+            site.schedule.confirm(len(choice.units))
+            if len(choice.units):
+                chosen.append((site, choice))
+            site.warn_if_not_finite()
+        for site in self.sites:
             site.expect_next()
         # All outgoing weights first: where one is also the incoming weight of another newborn, the re-draw wins.
         for site, choice in chosen:
@@ -98,6 +106,13 @@ class UnitWorker:
             site.state = {key: state[prefix + key].to(device, copy=True) for key in site.state}
             site.clear()
             site.expect_next()
+
+
+def _seen(site: Site) -> list[tuple[Tensor, OverRanks]]:
+    """What ranks must put together before something is chosen."""
+    if not site.method.reads_activations:
+        return []
+    return [(value, site.method.over_ranks.get(name, "mean")) for name, value in site.state.items()]
 
 
 def _events(site: Site, choice: Choice, step: int) -> list[Event]:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from regrow.attachment.features import Features
 from regrow.attachment.hooks import Switch
 from regrow.attachment.layers import layers_from_output
+from regrow.attachment.ranks import Ranks
 from regrow.attachment.service import Request
 from regrow.errors import ConfigError, StateError
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
@@ -31,6 +32,7 @@ class WeightWorker:
         request: which of them are wanted.
         generator: source of all its draws.
         switch: whether forwards count.
+        ranks: the ranks of a data-parallel run.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class WeightWorker:
         request: Request,
         generator: Generator,
         switch: Switch,
+        ranks: Ranks,
     ) -> None:
         self.method = method
         self.generator = generator
         self._model = model
         self._optimizer = optimizer
         self._request = request
+        self._ranks = ranks
         wanted = method.feature_examples
         self.features = Features(model, wanted, switch) if wanted else None
         self._graph: UnitGraph | None = None
@@ -90,7 +94,8 @@ class WeightWorker:
             return
         buffers = dict(self._model.named_buffers())
         weights = [weight for weight in self._weights() if weight.parameter.requires_grad]
-        moment = Moment(step, weights, self.generator, buffers, self.features or list, losses)
+        over_ranks = partial(self._ranks.mean, like=[weight.parameter for weight in weights])
+        moment = Moment(step, weights, self.generator, buffers, self.features or list, losses, over_ranks)
         with torch.no_grad():
             act(moment)
 

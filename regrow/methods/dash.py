@@ -48,7 +48,7 @@ class DASH(WeightMethod, name="dash"):
                 "DASH looks at the gradients of the new data: give task_changed() their losses, one per batch, as in "
                 "plastic.task_changed(loss(model(x), y) for x, y in loader)."
             )
-        wanted = self._wanted(moment.weights, moment.losses)
+        wanted = moment.over_ranks(self._wanted(moment.weights, moment.losses))
         for weight, direction in zip(moment.weights, wanted, strict=True):
             if direction is None:
                 continue

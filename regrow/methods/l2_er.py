@@ -62,11 +62,12 @@ class L2ER(WeightMethod, name="l2-er"):
             return
         parameters = [weight.parameter for weight in moment.weights]
         with torch.enable_grad():
-            ranks = [effective_rank(found) for found in moment.features()]
+            ranks = [effective_rank(features) for features in moment.features()]
             if not ranks:
                 raise ModelError("L2-ER found no hidden units whose activation a module sees: no rank can be raised.")
             rank = torch.stack(ranks).mean()
-            gradients = torch.autograd.grad(rank, parameters, allow_unused=True)
+            found = torch.autograd.grad(rank, parameters, allow_unused=True)
+        gradients = moment.over_ranks(found)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None and bool(gradient.isfinite().all()):
                 parameter.add_(gradient, alpha=self.rank_rate)

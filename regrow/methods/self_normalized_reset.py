@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from regrow.errors import ConfigError
 from regrow.methods.method import check_choice, check_count, check_share
-from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic
+from regrow.methods.unit_method import Choice, OverRanks, PeriodicMethod, Readings, Statistic
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
     reference: ClassVar[str] = "Farias & Jozefiak, ICLR 2025"
     off: ClassVar[Mapping[str, Any]] = {"rejection_share": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"period": 3, "largest_gap": 2, "update_period": 6, "resolution": 1}
-    over_ranks: ClassVar[dict[str, Literal["mean", "min", "max"]]] = {
-        "silent": "min",
-        "threshold": "max",
-        "since": "max",
+    over_ranks: ClassVar[dict[str, OverRanks]] = {
+        "fired": "max",
+        "examples": "sum",
+        **dict.fromkeys(("silent", "since", "threshold", "batch", "gaps"), "same"),
     }
 
     period: int = 16
@@ -75,27 +75,28 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
         return "fired"
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
-        """Examples since a unit fired, steps since its threshold was set, the threshold (0 for the largest), and how
-        often it was silent for how long.
+        """At the last look: examples since a unit fired, steps since its threshold was set, the threshold (0 for the
+        largest), examples in a batch, and how often it was silent for how long. For each step since: whether it fired,
+        and the examples.
         """
         bins = -(-self.largest_gap // self.resolution) + 1
         names = ("silent", "since", "threshold", "batch")
-        return {**{name: torch.zeros(size) for name in names}, "gaps": torch.zeros(bins, size)}
+        state = {**{name: torch.zeros(size) for name in names}, "gaps": torch.zeros(bins, size)}
+        return state | {name: torch.zeros(self.period, size) for name in ("fired", "examples")}
 
     def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:
-        """Count silence, and note how long it lasted where it ends."""
-        fired, silent, gaps = readings.fired(), state["silent"], state["gaps"]
-        # On a grid, so that nothing has to be fetched from the device.
-        place = (silent / self.resolution).ceil().clamp(max=len(gaps) - 1).long()
-        gaps.scatter_add_(0, place[None], (fired & (silent > 0)).float()[None])
-        silent.add_(readings.examples()).masked_fill_(fired, 0.0)
-        state["since"].add_(1)
-        state["batch"].fill_(readings.examples())
+        """Note who fired. It is counted at the next look: a unit that is silent here may fire on another rank."""
+        row = (readings.step - 1) % self.period
+        state["fired"][row] = readings.fired()
+        state["examples"][row] = readings.examples()
 
     def choose(
         self, readings: Readings, state: dict[str, Tensor], age: Tensor, due: int, generator: Generator
     ) -> Choice:
         """Those that have been silent for longer than their threshold."""
+        self._count(state)
+        for name in ("fired", "examples"):
+            state[name].zero_()
         self._update(state)
         if not self.rejection_share:
             return Choice(torch.empty(0, dtype=torch.int64))
@@ -108,7 +109,21 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
 
     def utility_now(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> Tensor:
         """What is left of a unit's threshold, as a share of it."""
-        return 1 - state["silent"] / self.threshold(state)
+        present = {name: value.clone() for name, value in state.items()}
+        self._count(present)
+        return 1 - present["silent"] / self.threshold(present)
+
+    def _count(self, state: dict[str, Tensor]) -> None:
+        """Count silence over the steps since the last look, and note how long it lasted where it ends."""
+        silent, gaps, batch = state["silent"], state["gaps"], state["batch"]
+        for fired, examples in zip(state["fired"] > 0, state["examples"], strict=True):
+            # On a grid, so that nothing has to be fetched from the device.
+            place = (silent / self.resolution).ceil().clamp(max=len(gaps) - 1).long()
+            gaps.scatter_add_(0, place[None], (fired & (silent > 0)).float()[None])
+            silent.add_(examples).masked_fill_(fired, 0.0)
+            read = examples > 0
+            state["since"].add_(read)
+            batch.copy_(torch.where(read, examples, batch))
 
     def _update(self, state: dict[str, Tensor]) -> None:
         present, gaps = self.threshold(state), state["gaps"]

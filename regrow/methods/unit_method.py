@@ -11,6 +11,7 @@ from regrow.methods.method import Method, check_amount, check_choice, check_coun
 from regrow.methods.schedule import Budget, Periodic, Quota, Schedule
 
 Statistic = Literal["mean_abs", "activations", "fired", "first_order", "incoming_gradient"]
+OverRanks = Literal["mean", "sum", "max", "same"]
 ACTIVATION = ("mean_abs", "activations", "fired")  # those that need a tap
 
 
@@ -21,6 +22,10 @@ class Readings(Protocol):
 
     size: int
 
+    @property
+    def step(self) -> int:
+        """Number of the optimizer step for the group, from 1; see `Schedule`."""
+
     def mean_abs(self) -> list[Tensor]:
         """Mean |h| of each unit at each tap, over all forwards that count since the last step."""
 
@@ -30,10 +35,8 @@ class Readings(Protocol):
     def fired(self) -> Tensor:
         """Whether each unit was positive anywhere, at any tap, in any forward that counts since the last step; bool."""
 
-    def examples(self) -> int | Tensor:
-        """Number of examples in these forwards: the length of the first dimension of what the taps saw. A tensor of no
-        dimensions where it was counted by compiled code.
-        """
+    def examples(self) -> int:
+        """Number of examples in these forwards: the length of the first dimension of what the taps saw."""
 
     def first_order(self) -> Tensor:
         """Σ w_out·∂L/∂w_out of each unit, as it was just before the step. It equals Σ h·∂L/∂h over the batch: by how
@@ -81,11 +84,12 @@ class UnitMethod(Method, ABC):
     Attributes:
         reads_every_step: it observes every step, and not only those at which something is due.
         over_ranks: how each entry of its state is combined over the ranks of a data-parallel run when something is
-            due: "mean" unless named here.
+            due: "mean" unless named here; "same" for what is alike on all. Only if it reads activations: weights and
+            gradients are alike.
     """
 
     reads_every_step: ClassVar[bool] = True
-    over_ranks: ClassVar[dict[str, Literal["mean", "min", "max"]]] = {}
+    over_ranks: ClassVar[dict[str, OverRanks]] = {}
 
     @property
     def needs(self) -> Statistic | None:

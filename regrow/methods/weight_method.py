@@ -59,6 +59,9 @@ class Moment:
             (observations, units), with autograd. Only for methods with `feature_examples`.
         losses: at a task change, losses of the new data under the present weights, one per batch, with autograd, as
             the user gave them; None if they were not given.
+        over_ranks: the mean over the ranks of a data-parallel run of one thing per weight, of its shape, None where a
+            rank has none. For what is computed from features or losses: those differ from rank to rank, where weights,
+            gradients of the step, and draws are alike.
     """
 
     step: int
@@ -67,6 +70,7 @@ class Moment:
     buffers: dict[str, Tensor] = field(default_factory=dict)
     features: Callable[[], list[Tensor]] = list
     losses: Iterable[Tensor] | None = None
+    over_ranks: Callable[[Sequence[Tensor | None]], list[Tensor | None]] = list
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def _draw(draws: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
 
 
 # In double precision, so that processors agree on all but what regrow draws or remembers in single precision.
-_PROBLEM = replace(PROBLEMS["mlp"], build=_network, draw=_draw)
+PROBLEM = replace(PROBLEMS["mlp"], build=_network, draw=_draw)
 
 
 class _Precision(TorchDispatchMode):
@@ -50,11 +50,11 @@ def trace_of(name: str) -> dict[str, Any]:
     processors agree, relative to the magnitudes: on one with its vector instructions off, 3e-16 where all is computed
     in double precision, and 2e-7 where not.
     """
-    model = _PROBLEM.network()
+    model = PROBLEM.network()
     optimizer = OPTIMIZERS["sgd"](model.parameters())
     with _Precision() as precision:
-        plastic = regrow.attach(model, optimizer, brisk(name), example=_PROBLEM.batch(0)[0])
-        Run(_PROBLEM, model, optimizer, plastic).train(STEPS)
+        plastic = regrow.attach(model, optimizer, brisk(name), example=PROBLEM.batch(0)[0])
+        Run(PROBLEM, model, optimizer, plastic).train(STEPS)
     state = {key: value for key, value in plastic.state_dict().items() if not key.endswith(("identity", "inputs"))}
     return {
         "settings": dict(Method.registry[name].brisk),
