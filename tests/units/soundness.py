@@ -60,11 +60,22 @@ class _Owners:
     def __init__(self, probe: Probe, graph: UnitGraph) -> None:
         self.makes = torch.full((probe.count,), -1)
         self.number = {}
+        self._groups = []
         for group in graph:
+            self._groups.append(torch.arange(group.size) + len(self.number))
             for unit in range(group.size):
                 number = len(self.number)
                 self.number[group.name, unit] = number
                 self.makes[probe.elements(group, unit, "incoming", "bias", "gain")] = number
+
+    def foreign(self, elements: Tensor, this: int) -> Tensor:
+        """Those of some elements that make other units, but for a unit that lies across: it meets all of a group."""
+        makes = self.makes[elements]
+        others = (makes >= 0) & (makes != this)
+        for group in self._groups:
+            if len(group) > 1 and this not in group and bool(torch.isin(group, makes).all()):
+                others &= ~torch.isin(makes, group)
+        return elements[others]
 
 
 def _probed(probe: Probe, owners: _Owners, group: UnitGroup, unit: int, tally: Counter[str]) -> list[str]:
@@ -87,8 +98,9 @@ def _probed(probe: Probe, owners: _Owners, group: UnitGroup, unit: int, tally: C
                 if len(missed) and number not in moved.passing and probe.matters(training, number):
                     return [f"{where} is also multiplied by {probe.describe(missed)}"]
             for number, elements in moved.met.items():
-                foreign = elements[(owners.makes[elements] >= 0) & (owners.makes[elements] != this)]
-                if len(foreign) and probe.matters(training, number):
+                foreign = owners.foreign(elements, this)
+                # One that nothing reads is never re-drawn, and may lie across some units of others.
+                if group.status != "unused" and len(foreign) and probe.matters(training, number):
                     return [f"{where} also meets {probe.describe(foreign)}, of another unit"]
                 tally["met"] += len(elements)
         if not len(idle):
