@@ -17,7 +17,7 @@ from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods import Method, WeightMethod, method_named
 from regrow.units.initial import Init
 from regrow.units.refusals import refuse_parts
-from regrow.units.wrappers import without_wrapper
+from regrow.units.wrappers import forget_compiled, without_wrapper
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -122,6 +122,7 @@ def attach(
     except BaseException:
         attachment.detach()
         raise
+    forget_compiled(given)
     _live[model] = [weakref.ref(found) for found in (*neighbours, attachment)]
     return attachment
 

@@ -28,7 +28,7 @@ from regrow.methods.weight_method import WeightMethod
 from regrow.units.graph import UnitGraph, UnitGroup
 from regrow.units.table import WIDTH, Row, format_reasons, format_table, shorten
 from regrow.units.trace import find_units
-from regrow.units.wrappers import without_wrapper
+from regrow.units.wrappers import IF_COMPILED, without_wrapper
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -228,6 +228,7 @@ class Attachment:
         for undo in self._undo:
             undo()
         self._undo.clear()
+        self._switch.on = False  # compiled code still has the hooks
         self._attached = False
 
     @property
@@ -444,7 +445,7 @@ def _taps_work(worker: UnitWorker) -> bool:
     if trained and not seen:
         raise StateError(
             "The optimizer has stepped, but no forward of the model was seen: regrow's hooks did not run. Call the "
-            "model in training mode with grad enabled. If it was compiled and called before attach(), attach first."
+            f"model in training mode with grad enabled. {IF_COMPILED}"
         )
     return seen
 

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from regrow.errors import StateError
 from regrow.methods.unit_method import OverRanks
 from regrow.units.taps import ModuleHook, is_training
+from regrow.units.wrappers import as_written
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -152,8 +153,7 @@ class _Seeker(ModuleHook):
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook."""
         if is_training(module):
-            look = torch.compiler.disable(self._ranks.look) if torch.compiler.is_compiling() else self._ranks.look
-            look()
+            as_written(self._ranks.look)()
 
 
 def _group_of(model: nn.Module) -> "ProcessGroup | None":

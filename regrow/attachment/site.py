@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from functools import reduce
 
 import torch
 from torch import Generator, Tensor, nn
@@ -158,19 +159,19 @@ class Site:
         """See `Readings`."""
         return torch.stack([reader.fired() for reader in self.readers]).any(dim=0)
 
-    def examples(self) -> int:
+    def examples(self) -> int | Tensor:
         """See `Readings`.
 
         Raises:
             ConfigError: there is no dimension to count examples along.
         """
-        count = max(reader.examples for reader in self.readers)
-        if not count:
+        counts = [reader.examples for reader in self.readers if isinstance(reader.examples, Tensor) or reader.examples]
+        if not counts:
             raise ConfigError(
                 f"{type(self.method).__name__} counts examples along the first dimension, but the activation of group "
                 f"{self.group.name!r} has none before that of its units. Give the model batches, if of one: x[None]."
             )
-        return count
+        return reduce(_larger, counts)
 
     def first_order(self) -> Tensor:
         """See `Readings`."""
@@ -247,6 +248,12 @@ class Site:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+def _larger(first: int | Tensor, second: int | Tensor) -> int | Tensor:
+    if isinstance(first, int) and isinstance(second, int):
+        return max(first, second)
+    return torch.maximum(torch.as_tensor(first), torch.as_tensor(second))  # without fetching them
 
 
 def _total(sums: Iterable[Tensor]) -> Tensor:

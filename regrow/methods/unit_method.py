@@ -35,8 +35,10 @@ class Readings(Protocol):
     def fired(self) -> Tensor:
         """Whether each unit was positive anywhere, at any tap, in any forward that counts since the last step; bool."""
 
-    def examples(self) -> int:
-        """Number of examples in these forwards: the length of the first dimension of what the taps saw."""
+    def examples(self) -> int | Tensor:
+        """Number of examples in these forwards: the length of the first dimension of what the taps saw. A tensor of no
+        dimensions where it was counted by compiled code.
+        """
 
     def first_order(self) -> Tensor:
         """Σ w_out·∂L/∂w_out of each unit, as it was just before the step. It equals Σ h·∂L/∂h over the batch: by how
