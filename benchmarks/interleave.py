@@ -63,6 +63,7 @@ def compare(cases: dict[str, Callable[[], None]], baseline: str, rounds: int) ->
         call()
     times: dict[str, list[float]] = {name: [] for name in order}
     for round_ in range(rounds):
+        gc.collect()
         # There and back, so that no case always comes after the same other one.
         for name in order if round_ % 2 == 0 else reversed(order):
             times[name].append(cpu_seconds(calls[name]))
@@ -115,7 +116,6 @@ def environment() -> dict[str, str]:
 
 def cpu_seconds(call: Callable[[], object]) -> float:
     """CPU time that a call takes, without garbage collection."""
-    gc.collect()
     gc.disable()
     try:
         start = time.process_time()

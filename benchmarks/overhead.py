@@ -1,7 +1,7 @@
 """What methods cost on a training step: `python -m benchmarks.overhead`.
 
 Each network is trained by the same loop with and without a method, in turn: every method of the registry at its
-default settings, variants of continual backpropagation, and several methods at once.
+default settings, variants of some, and several methods at once.
 
 Where a default does nothing within the few steps that are timed, it is timed so that its costs are seen. Maturity is 0,
 so that every timed step replaces as many units as later ones. A method that acts once per period is timed twice: with a
@@ -22,11 +22,20 @@ import regrow
 from benchmarks.interleave import Row, argument_parser, compare, cpu_seconds, environment
 from benchmarks.workloads import WORKLOADS, Workload
 from regrow.attachment.attachment import Attachment
-from regrow.methods import L2, ContinualBackprop, L2Init, Method, QuotaMethod, SelfNormalizedReset, WeightMethod
+from regrow.methods import (
+    L2,
+    ContinualBackprop,
+    L2Init,
+    Method,
+    QuotaMethod,
+    SelfNormalizedReset,
+    ShrinkAndPerturb,
+    WeightMethod,
+)
 
 BARE = "bare"
 SEVERAL = "cbp and snr on groups in turn, l2, l2-init"
-NEVER = 1_000_000_000  # steps
+NEVER = 2000  # steps: more than are timed; some methods remember as much as comes between two acts
 TOGETHER = 4  # methods compared within one round: the fewer, the nearer they are to their baseline in time
 
 Loss = Callable[[], Tensor]
@@ -88,6 +97,7 @@ def cases() -> dict[str, Case]:
         "cbp, weight_sums=each_step": ContinualBackprop(weight_sums="each_step"),
         "cbp, utility_rule=adaptable_contribution": ContinualBackprop(utility_rule="adaptable_contribution"),
         "cbp, utility_rule=first_order": ContinualBackprop(utility_rule="first_order"),
+        "shrink-and-perturb, period=16": ShrinkAndPerturb(period=16),
     }
     return found | {name: case_of(method) for name, method in variants.items()} | {SEVERAL: Case(_attach_several)}
 
@@ -186,14 +196,18 @@ def table(found: Sequence[Cost]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for cost in found:
-        act = "" if cost.act_ms is None else f"{cost.act_ms:.3g} every {cost.period}"
+        act = "" if cost.act_ms is None else f"{_digits(cost.act_ms)} every {cost.period}"
         amortized = "" if cost.amortized_percent is None else f"{cost.amortized_percent:.1f}"
-        change = "" if cost.task_change_ms is None else f"{cost.task_change_ms:.3g}"
+        change = "" if cost.task_change_ms is None else _digits(cost.task_change_ms)
         lines.append(
             f"| {cost.method} | {cost.step_ms:.2f} | {cost.percent:.1f} | {cost.low:.1f} to {cost.high:.1f} "
             f"| {act} | {amortized} | {change} |"
         )
     return "\n".join(lines)
+
+
+def _digits(milliseconds: float) -> str:
+    return f"{milliseconds:.{0 if milliseconds >= 10 else 1}f}"
 
 
 def main() -> None:

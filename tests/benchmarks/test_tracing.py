@@ -7,15 +7,6 @@ from torch import nn
 from benchmarks import tracing
 
 
-@pytest.fixture(autouse=True)
-def settings():
-    """What a benchmark sets for its process."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 @pytest.mark.parametrize("name", tracing.DEEP)
 def test_time_over_depth(name: str) -> None:
     rows = tracing.over_depth(name, [1, 2], rounds=2)
