@@ -34,11 +34,15 @@ class Features:
         self._taps: list[Tap] = []
         self.handle = model.register_forward_pre_hook(_Keeper(self._keep, switch), with_kwargs=True)
 
-    def use(self, graph: UnitGraph) -> None:
-        """Take note of where activations can be read: of every hidden group that a module sees."""
+    def use(self, graph: UnitGraph) -> bool:
+        """Take note of where activations can be read: of every hidden group that a module sees.
+
+        Returns whether there is any.
+        """
         hidden = [group for group in graph if group.status in ("free", "shared", "coupled")]
         taps = [next((part.tap for part in group.having("outgoing") if part.tap), None) for group in hidden]
         self._taps = [tap for tap in taps if tap is not None]
+        return bool(self._taps)
 
     def __call__(self) -> list[Tensor]:
         """Activations of each group for the inputs that are kept, of shape (observations, units), with autograd.

@@ -15,11 +15,12 @@ from regrow.attachment.hooks import Switch
 from regrow.attachment.layers import layers_from_output
 from regrow.attachment.ranks import Ranks
 from regrow.attachment.service import Request
-from regrow.errors import ConfigError, StateError
+from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
 from regrow.units.graph import UnitGraph
 from regrow.units.initial import SameLaw, reset_law, starting_law
 from regrow.units.optimizer_state import remembered
+from regrow.units.table import format_reasons
 
 
 class WeightWorker:
@@ -61,9 +62,17 @@ class WeightWorker:
             self._check()  # and what is remembered of them is remembered now
 
     def use(self, graph: UnitGraph) -> None:
-        """Take note of the units, once they are known."""
-        if self.features is not None:
-            self.features.use(graph)
+        """Take note of the units, once they are known.
+
+        Raises:
+            ModelError: the method looks at activations, and there are none to look at.
+        """
+        if self.features is not None and not self.features.use(graph):
+            listed = format_reasons({group.name: "; ".join(group.reasons) or group.status for group in graph})
+            raise ModelError(
+                f"{type(self.method).__name__} works on the activations of hidden units, but no module of "
+                f"{type(self._model).__name__} sees any of units that are trained:\n{listed or '  it has no units'}"
+            )
         if self.method.needs_units:
             self._graph = graph
             self._known.clear()
@@ -92,12 +101,24 @@ class WeightWorker:
     ) -> None:
         if getattr(act, "__func__", act) is nothing:
             return
-        buffers = dict(self._model.named_buffers())
         weights = [weight for weight in self._weights() if weight.parameter.requires_grad]
+        buffers = self._buffers(weights) if self.method.edits_buffers else {}
         over_ranks = partial(self._ranks.mean, like=[weight.parameter for weight in weights])
         moment = Moment(step, weights, self.generator, buffers, self.features or list, losses, over_ranks)
         with torch.no_grad():
             act(moment)
+
+    def _buffers(self, weights: list[Weight]) -> dict[str, Tensor]:
+        """Buffers of modules with weights to edit; of those without any parameter where there are some around them."""
+        edited = [f".{weight.name}" for weight in weights]
+        found = {}
+        for name, buffer in self._model.named_buffers():
+            path = name.rpartition(".")[0]
+            while path and next(self._model.get_submodule(path).parameters(), None) is None:
+                path = path.rpartition(".")[0]
+            if any(weight.startswith(f".{path}.".replace("..", ".")) for weight in edited):
+                found[name] = buffer
+        return found
 
     def _unscale(self) -> None:
         """Divide gradients by the scale that a fused optimizer was to divide them by: what is added has none."""
@@ -149,8 +170,8 @@ class WeightWorker:
                 if value.shape != present.shape:
                     raise StateError(
                         f"This regrow state was saved from another model: what {type(self.method).__name__} remembers "
-                        f"of {weight.name} has shape {tuple(value.shape)} there and {tuple(present.shape)} here. Attach "
-                        "to the model that was saved, or delete the key 'regrow' from the optimizer's state dict to "
+                        f"of {weight.name} has shape {tuple(value.shape)} there and {tuple(present.shape)} here. "
+                        "Attach to the model that was saved, or delete the key 'regrow' from the optimizer's state dict to "
                         "start regrow afresh."
                     )
                 weight.state[key] = value.to(device, copy=True)

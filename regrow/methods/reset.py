@@ -62,7 +62,8 @@ class HardReset(WeightMethod, name="hard-reset"):
 class FullReset(WeightMethod, name="full-reset"):
     """All of the network begins anew at every task change: a fresh network for each task, the oracle of every table.
 
-    Running means and variances go back to 0 and 1. Only parameters that the optimizer holds are reset.
+    Running means and variances go back to 0 and 1. Only what the optimizer trains is reset: the rest of the network
+    stays as it is, with its statistics.
 
     Args:
         strength: 1 for the method, 0 for none.
@@ -71,6 +72,7 @@ class FullReset(WeightMethod, name="full-reset"):
     reference: ClassVar[str] = "a fresh network for each task"
     off: ClassVar[Mapping[str, Any]] = {"strength": 0}
     draws: ClassVar[bool] = True
+    edits_buffers: ClassVar[bool] = True
 
     strength: int = 1
 

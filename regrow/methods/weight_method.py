@@ -54,7 +54,8 @@ class Moment:
         step: number of the optimizer step, from 1; at a task change, how many have been made.
         weights: the parameters that it may edit, in the order of the model.
         generator: source of all its draws, on the host.
-        buffers: the model's buffers by name, such as running statistics.
+        buffers: by name, those of modules whose weights it may edit, such as running statistics. Only for methods with
+            `edits_buffers`.
         features: runs the model on its last inputs and returns the activations of each group of units, of shape
             (observations, units), with autograd. Only for methods with `feature_examples`.
         losses: at a task change, losses of the new data under the present weights, one per batch, with autograd, as
@@ -82,6 +83,7 @@ class WeightMethod(Method):
         needs_units: it asks which layer is the output, or how far a layer is from it.
         draws: it asks for new weights.
         reads_gradients: its rule looks at gradients, and does not only add to them.
+        edits_buffers: it asks for buffers.
         takes_whole: its rule is about a matrix as such, and makes no sense for the factors of a computed one.
         evaluated: entry of each weight's state with which the network is to be evaluated, see
             `Attachment.evaluation_weights`; None for the weights themselves.
@@ -90,6 +92,7 @@ class WeightMethod(Method):
     needs_units: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     reads_gradients: ClassVar[bool] = False
+    edits_buffers: ClassVar[bool] = False
     takes_whole: ClassVar[bool] = False
     evaluated: ClassVar[str | None] = None
 

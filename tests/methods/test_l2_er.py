@@ -61,10 +61,9 @@ def test_at_strength_and_rate_0_nothing_happens() -> None:
 
 def test_a_network_without_hidden_units_has_no_rank_to_raise() -> None:
     torch.manual_seed(0)
-    model = nn.Linear(3, 2)
-    model, optimizer, _ = attached(L2ER(period=1), model)
-    with pytest.raises(ModelError, match="L2-ER found no hidden units whose activation a module sees"):
-        step(model, optimizer)
+    text = "L2ER works on the activations of hidden units, but no module of Linear sees any of units that are trained"
+    with pytest.raises(ModelError, match=text):
+        attached(L2ER(period=1), nn.Linear(3, 2))
 
 
 @pytest.mark.parametrize(
