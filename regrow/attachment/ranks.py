@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.jit._script import RecursiveScriptModule
+from torch.jit._script import RecursiveScriptModule as _Scripted
 from torch.nn.parallel import DistributedDataParallel
 
 from regrow.errors import StateError
@@ -46,15 +46,15 @@ class Ranks:
     ) -> None:
         self._model = model
         self._alike = alike
-        self._group = group
+        self._group: ProcessGroup | None = None
         self.count = 1
         self.proven = False
         self._seeker: _Seeker | None = None
         found = group or _group_of(given)
         if found is not None:
             self._join(found)
-        elif _several() and not isinstance(model, RecursiveScriptModule):  # which takes no hooks
-            self._seeker = _Seeker(model, self)
+        else:
+            self._seek()
 
     def remove_hook(self) -> None:
         """Look no further."""
@@ -69,14 +69,18 @@ class Ranks:
             self._join(within.process_group)
 
     def prove(self) -> None:
-        """See that all have begun alike, once after `attach` and once after each checkpoint.
+        """At a step: see that all have begun alike, once after `attach` and once after each checkpoint.
 
         Raises:
             StateError: they have not.
         """
-        if self.count > 1 and not self.proven:
+        if self.proven:
+            return
+        if self.count > 1:
             self._add_up([])
             self.proven = True
+        else:
+            self._seek()
 
     def combine(self, seen: Sequence[tuple[Tensor, OverRanks]]) -> None:
         """Put together, in place, what each rank has seen: one call for all that is due at a step.
@@ -112,6 +116,12 @@ class Ranks:
         ]
         self._add_up([(present, 1), *((mean, self.count) for mean in means)])
         return [mean if anywhere else None for mean, anywhere in zip(means, present.tolist(), strict=True)]
+
+    def _seek(self) -> None:
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        # A scripted module takes no hooks; its units are ranked by gradients, which are alike.
+        if several and self._group is None and self._seeker is None and not isinstance(self._model, _Scripted):
+            self._seeker = _Seeker(self._model, self)
 
     def _join(self, group: "ProcessGroup") -> None:
         self._group = group
@@ -163,7 +173,3 @@ def _group_of(model: nn.Module) -> "ProcessGroup | None":
         return group
     compiled_from = getattr(model, "_orig_mod", None)
     return _group_of(compiled_from) if isinstance(compiled_from, nn.Module) else None
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -20,7 +20,8 @@ class DASH(WeightMethod, name="dash"):
     Each row w of weights is multiplied with $\mathrm{clamp}(\cos(G, w),\,\lambda,\,1)$, where $G \leftarrow
     (1-\alpha)\,G - \alpha\nabla L$ over the batches of the new data, which `task_changed(losses)` gets. A convolution's
     rows are its kernels, one for each pair of output and input; a bias is one row. Parameters that the losses do not
-    depend on are left alone. The losses' forwards do not count as training.
+    depend on are left alone. The losses' forwards do not count as training. Data-parallel ranks take the mean of their
+    G.
 
     Args:
         momentum: α in [0, 1]. Published .1 or .3.

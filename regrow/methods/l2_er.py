@@ -19,7 +19,8 @@ class L2ER(WeightMethod, name="l2-er"):
     Every `period` steps, one step of plain gradient ascent on the mean effective rank of the layers: $\mathrm{erank}(H)
     = \exp(-\sum_i p_i\log p_i)$ with $p_i = \sigma_i/\sum\sigma$ over the singular values of the activations H of the
     last examples (Roy & Vetterli 2007). As in the authors' code (KevinGuo27/lop-jax), where the rank alone, without the
-    decay, fails everywhere. There: after every 100 examples, all layers, batch 1.
+    decay, fails everywhere. There: after every 100 examples, all layers, batch 1. Data-parallel ranks climb the mean of
+    their effective ranks.
 
     Args:
         strength: λ ≥ 0 of the decay, decoupled as in `L2`. Published 1e-3 to 1e-5.

@@ -28,7 +28,8 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
     that is re-drawn starts with the largest threshold and no history (in the code it keeps both, and the silence that
     ended so counts as a gap).
 
-    Activations need a batch as their first dimension, since that is where examples are counted.
+    Activations need a batch as their first dimension, since that is where examples are counted. The batches of all
+    ranks of a data-parallel run count as one.
 
     Args:
         rejection_share: η in [0, 1]. Published .08.

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import regrow
 from regrow.methods import UnitMethod
-from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Problem, brisk
+from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Problem, Run, brisk, start
 from tests.golden.trace import PROBLEM as IN_DOUBLE
 
 STEPS, TASK = 500, 50
@@ -110,6 +110,32 @@ def half_run(method: str, rank: int) -> dict[str, Any]:
     return outcome(model, optimizer, plastic)
 
 
+def averaged_by_hand(rank: int) -> dict[str, Any]:
+    """A run in which gradients are averaged by the loop itself."""
+    problem = PROBLEMS["mlp"]
+    model = problem.network()
+    optimizer = OPTIMIZERS["adam"](model.parameters())
+    example = problem.batch(0)[0]
+    plastic = regrow.attach(model, optimizer, brisk("cbp"), example=example, process_group=dist.group.WORLD)
+    for number in range(1, SHORT + 1):
+        inputs, targets = problem.batch(number * 2 + rank)
+        optimizer.zero_grad()
+        problem.loss(model(inputs), targets).backward()
+        for parameter in model.parameters():
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= 2
+        optimizer.step()
+    return outcome(model, optimizer, plastic)
+
+
+def wrapped_later(run: Run, rank: int) -> dict[str, Any]:
+    """A run that was attached to before there were ranks."""
+    wrapper = DistributedDataParallel(run.model)
+    for number in range(1, SHORT + 1):
+        learn(wrapper, run.optimizer, run.problem, number, rank)
+    return outcome(run.model, run.optimizer, run.plastic)
+
+
 def outcome(model: nn.Module, optimizer: torch.optim.Optimizer, plastic: regrow.Attachment) -> dict[str, Any]:
     """What is to be alike on both ranks. Buffers are left to DistributedDataParallel, and what a method that reads
     activations has seen since it last chose is each rank's own.
@@ -160,9 +186,11 @@ def complaints(rank: int) -> dict[str, str]:
 def main(rank: int, folder: Path) -> None:
     """Make all runs."""
     torch.set_num_threads(1)
+    early = start("mlp", "adam", brisk("cbp"))
     store = dist.FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    found: dict[str, Any] = {"complaints": complaints(rank)}
+    found: dict[str, Any] = {"complaints": complaints(rank), "by hand": averaged_by_hand(rank)}
+    found["early"] = wrapped_later(early, rank)
     for method in METHODS:
         found["long", method] = long_run(method, rank)
         found["half", method] = half_run(method, rank)
