@@ -53,8 +53,8 @@ def apart(addresses: Tensor) -> list[Tensor]:
 
 
 def has_memory(tensor: Tensor) -> bool:
-    """Whether a tensor is a view of a storage; a sparse one is not."""
-    return tensor.layout == torch.strided
+    """Whether a tensor is a view of a storage; a sparse or nested one is not."""
+    return tensor.layout == torch.strided and not tensor.is_nested
 
 
 class Field:

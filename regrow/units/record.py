@@ -12,7 +12,7 @@ from regrow.units.call import Call
 from regrow.units.computed import Computed
 from regrow.units.evidence import Claim, Evidence, Leak, LeakKind
 from regrow.units.graph import Role
-from regrow.units.labels import NONE, Met, Units, constant, core, has_units, meet, units_in
+from regrow.units.labels import NONE, ZERO, Met, Units, constant, core, has_units, meet, units_in, without_zeros
 from regrow.units.memory import Atlas, Memory, apart, has_memory, overlaps
 from regrow.units.sightings import Watch
 from regrow.units.survivors import Survivors
@@ -186,6 +186,8 @@ class Record:
         """Note that a value leaves for Python or NumPy, from where it cannot be followed."""
         if has_units(plane := self.labels(tensor)):
             self._count(self.leak("mix", f"{where} {how}", units_in(plane), []))
+        if bool((core(plane) == ZERO).any()):  # whoever has its memory may write into it
+            self.write(tensor, without_zeros(plane))
         self._count(*self._memory.leaks(tensor))
         if self.parameters(tensor):
             self.leak_parameter(tensor, f"is taken out of the network by {where}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from torch.jit._script import RecursiveScriptModule
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.hooks import RemovableHandle
 
+from regrow.errors import ModelError
 from regrow.units.labels import core, has_units, varying
-from regrow.units.memory import Memory
+from regrow.units.memory import Memory, has_memory
 
 Place = tuple[str, Literal["input", "output"], int | str]
 
@@ -45,6 +47,7 @@ class Watch:
         self._running: list[tuple[str, list[Sighting]]] = []
         self._memory: Memory | None = None
         self._recent: dict[int, list[Sighting]] = {}  # by value
+        self._thread = get_ident()
         self.sightings: list[Sighting] = []
 
     def begin_pass(self, memory: Memory) -> None:
@@ -88,6 +91,11 @@ class Watch:
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         name = self._names[module]
+        if get_ident() != self._thread:
+            raise ModelError(
+                f"{name or 'The model'} ({type(module).__name__}) runs in another thread than the one that looks for "
+                "units, where what it computes cannot be followed. Run it in the same thread while units are found."
+            )
         self._running.append((name, self._note(name, "input", [*enumerate(args), *kwargs.items()])))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -110,7 +118,9 @@ class Watch:
         return seen
 
     def _sighting(self, place: Place, value: Any) -> Sighting | None:
-        if self._memory is None or not isinstance(value, Tensor) or is_functorch_wrapped_tensor(value):
+        if self._memory is None or not isinstance(value, Tensor):
+            return None
+        if not has_memory(value) or is_functorch_wrapped_tensor(value):
             return None
         plane = self._memory.labels(value)
         if not has_units(plane):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,19 @@ def test_a_random_forward(between: Any, status: str) -> None:
 )
 def test_values_that_decide_shapes(between: Callable[[Net, Tensor], Tensor], reason: str) -> None:
     assert any(reason in text for text in reasons(between))
+
+
+def test_a_layer_in_another_thread() -> None:
+    def in_a_thread(m: Net, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as other:
+            return m.b(other.submit(m.a, x).result())
+
+    with pytest.raises(ModelError) as caught:
+        find_units(Net(in_a_thread, a=nn.Linear(5, 6), b=nn.Linear(6, 2)), OBSERVATIONS)
+    assert str(caught.value) == (
+        "a (Linear) runs in another thread than the one that looks for units, where what it computes cannot be "
+        "followed. Run it in the same thread while units are found."
+    )
 
 
 def test_shapes_that_the_input_decides_are_fine() -> None:

@@ -1,5 +1,6 @@
 """Networks whose values choose, leave for Python or change their form, with the groups that a person finds in them."""
 
+import warnings
 from collections import deque
 from typing import Any
 
@@ -56,6 +57,20 @@ def in_odd_places(m: Net, x: Tensor) -> dict[str, Any]:
     return {"logits": m.out(a + b.sum(1, keepdim=True)), "a": Hidden(a), "b": deque([b])}
 
 
+def written_by_numpy(m: Net, x: Tensor) -> Tensor:
+    """Zeros that are none any more."""
+    made = torch.zeros(len(x), 6, dtype=x.dtype)
+    made.numpy()[:, :3] = 1.5
+    return m.out(made) + m.out(torch.relu(m.a(x)))
+
+
+def nested(m: Net, x: Tensor) -> Tensor:
+    h = m.a(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a prototype
+        return m.out(torch.nested.as_nested_tensor([h[:1], h[1:]]).to_padded_tensor(0.0))
+
+
 def into_others(m: Net, x: Tensor) -> Tensor:
     """Of the last units nothing is left."""
     with torch.no_grad():
@@ -109,6 +124,15 @@ VALUES = [
         ("a", 6, "output", "a.weight", "out.weight"),
         ("b", 6, "output", "b.weight", ""),
         ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("nested tensors", lambda: Net(nested, a=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5), [
+        ("a", 6, "blocked", "a.weight", ""),
+        ("out", 2, "output", "out.weight", ""),
+    ]),
+    Case("zeros that NumPy writes into", lambda: Net(
+        written_by_numpy, a=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5), [
+        ("out", 2, "output", "out.weight", ""),
+        ("a", 6, "blocked", "a.weight", "out.weight"),
     ]),
     Case("written over other units", lambda: Net(into_others, a=nn.Linear(5, 6), out=nn.Linear(6, 2)), vectors(5), [
         ("a", 3, "blocked", "a.weight", "out.weight"),
