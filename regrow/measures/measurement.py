@@ -10,7 +10,7 @@ from regrow.errors import ConfigError
 from regrow.measures.dormancy import dormant_share
 from regrow.measures.magnitude import mean_magnitude, weight_magnitude
 from regrow.measures.rank import ranks
-from regrow.units.example import run
+from regrow.units.example import run, untouched
 from regrow.units.graph import UnitGraph, UnitGroup
 from regrow.units.parametrized import behind
 from regrow.units.surgery import Region
@@ -57,15 +57,11 @@ def measure(
     if not 0 <= dormant_threshold <= 1:
         raise ConfigError(f"dormant_threshold is a share and must lie in [0, 1], but is {dormant_threshold!r}.")
     model = without_wrapper(model)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with untouched(model):
+        model.eval()
         graph = graph or find_units(model, batch)
         tapped = [(group, part.tap) for group in graph if (part := _tapped(group)) is not None and part.tap is not None]
         values = record(model, [tap for _, tap in tapped], lambda: run(model, batch))
-    finally:
-        for module, training in modes:
-            module.training = training
     groups: dict[str, dict[str, float]] = {}
     for (group, tap), value in zip(tapped, values, strict=True):
         if value is not None:

@@ -1,0 +1,238 @@
+"""A network that is compiled is served as the one that was written: same replacements, same graphs at every step."""
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+import regrow
+from regrow.methods import Method, UnitMethod, WeightMethod
+from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Run, brisk, every_method, same, start
+
+# Of torch's compiler itself.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*is deprecated. Please switch to:DeprecationWarning"),
+]
+
+MOMENTS = ("before compiling", "after compiling", "after the first call")
+STEPS = 15
+ADAPTABLE = regrow.ContinualBackprop(0.05, 4, utility_rule="adaptable_contribution")
+
+
+class Compiler:
+    """Runs what it is given as it is, and counts it.
+
+    Attributes:
+        graphs: so many have been compiled; each time anew counts.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        torch.compiler.reset()
+        counters.clear()
+        self.graphs = 0
+        self._settings = settings
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        self.graphs += 1
+        return graph.forward
+
+    @property
+    def breaks(self) -> int:
+        """So many times the compiler gave up on a graph, counting each attempt."""
+        return sum(counters["graph_break"].values())
+
+    def compile(self, model: nn.Module, in_place: bool) -> Any:
+        """The model, compiled."""
+        if in_place:
+            model.compile(backend=self, **self._settings)
+            return model
+        return torch.compile(model, backend=self, **self._settings)
+
+
+def _compiled(
+    problem: str,
+    method: Method,
+    compiler: Compiler,
+    moment: str = MOMENTS[0],
+    in_place: bool = False,
+    lazy: bool = False,
+) -> tuple[Run, nn.Module]:
+    """A run on a compiled model, at its beginning, and the model as it was written."""
+    kind = PROBLEMS[problem]
+    model = kind.network()
+    optimizer = OPTIMIZERS["adam"](model.parameters())
+    run = Run(kind, model, optimizer, None)
+    example = None if lazy else kind.batch(0)[0]
+    if moment == MOMENTS[0]:
+        run.plastic = regrow.attach(model, optimizer, method, example=example)
+        run.model = compiler.compile(model, in_place)
+        return run, model
+    run.model = compiler.compile(model, in_place)
+    if moment == MOMENTS[2]:
+        kind.loss(run.model(kind.batch(0)[0]), kind.batch(0)[1]).backward()
+        assert compiler.graphs == 1
+        compiler.graphs = 0
+    run.plastic = regrow.attach(run.model, optimizer, method, example=example)
+    return run, model
+
+
+def _graphs(method: Method) -> int:
+    """So many graphs of a network there are: those that look at steps of their own read in these only."""
+    return 1 + (isinstance(method, UnitMethod) and method.reads_activations and not method.reads_every_step)
+
+
+def _keeps_inputs(method: Method) -> bool:
+    return isinstance(method, WeightMethod) and method.feature_examples > 0
+
+
+_TURNS = [
+    (name, moment, (turn + which) % 2 == 0) for turn, name in enumerate(METHODS) for which, moment in enumerate(MOMENTS)
+]
+
+
+@pytest.mark.parametrize(("method", "moment", "in_place"), _TURNS)
+def test_the_same_replacements_and_weights(method: str, moment: str, in_place: bool) -> None:
+    compiler = Compiler()
+    run, model = _compiled("actor-critic", brisk(method), compiler, moment, in_place)
+    expected = start("actor-critic", "adam", brisk(method)).train(STEPS)
+    run.train(8)
+    graphs = compiler.graphs
+    run.train(STEPS - 8)
+    assert compiler.graphs == graphs == _graphs(brisk(method))  # none at later steps
+    assert run.plastic.events == expected.plastic.events
+    assert same(model.state_dict(), expected.state)
+    # A break of L2-ER comes before the network, of which it cuts nothing.
+    assert (compiler.breaks > 0) == _keeps_inputs(brisk(method))
+
+    for each in (run, expected):
+        each.plastic.detach()
+        each.train(3)
+    assert same(model.state_dict(), expected.state)
+    assert len(run.plastic.events) == len(expected.plastic.events)
+
+
+@every_method(lambda method: not _keeps_inputs(method))
+def test_a_transformer_is_one_graph_without_a_break(method: str) -> None:
+    compiler = Compiler(fullgraph=True)  # an error if there is a break
+    in_place = METHODS.index(method) % 2 == 0
+    run, model = _compiled("transformer", brisk(method), compiler, in_place=in_place)
+    expected = start("transformer", "adam", brisk(method)).train(STEPS)
+    run.train(STEPS)
+    assert compiler.graphs == _graphs(brisk(method))
+    assert run.plastic.events == expected.plastic.events
+    assert same(model.state_dict(), expected.state)
+
+
+@pytest.mark.parametrize(
+    "method", [*(name for name in METHODS if getattr(brisk(name), "reads_activations", False)), ADAPTABLE]
+)
+def test_accumulation_is_not_compiled_anew_for_every_forward(method: str | Method) -> None:
+    method = brisk(method) if isinstance(method, str) else method
+    runs = []
+    compiler = Compiler()
+    for is_compiled in (True, False):
+        run = _compiled("actor-critic", method, compiler)[0] if is_compiled else start("actor-critic", "adam", method)
+        for step in range(16):
+            run.optimizer.zero_grad()
+            for part in range(12):  # more than the compiler would try
+                inputs, targets = run.problem.batch(12 * step + part)
+                run.problem.loss(run.model(inputs), targets).backward()
+            run.optimizer.step()
+        runs.append(run)
+    assert runs[0].plastic.events == runs[1].plastic.events != []
+    if method is ADAPTABLE:  # keeps activations: the graph breaks at each of four taps
+        assert 1 < compiler.graphs <= 9 and compiler.breaks
+    else:
+        assert compiler.graphs == 1 + _graphs(method) and not compiler.breaks
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_units_are_found_at_the_first_forward(moment: str, in_place: bool) -> None:
+    compiler = Compiler()
+    run, model = _compiled("actor-critic", brisk("cbp"), compiler, moment, in_place, lazy=True)
+    expected = start("actor-critic", "adam", brisk("cbp")).train(STEPS)
+    assert run.plastic.graph is None
+    run.train(STEPS)
+    assert run.plastic.events == expected.plastic.events != []
+    assert same(model.state_dict(), expected.state)
+    assert compiler.graphs == 1
+
+
+@every_method(lambda method: isinstance(method, UnitMethod) and method.reads_activations)
+def test_hooks_that_do_not_run_are_an_error_that_says_what_to_do(method: str) -> None:
+    compiler = Compiler()
+    kind = PROBLEMS["actor-critic"]
+    model = kind.network()
+    run = Run(kind, compiler.compile(model, in_place=False), OPTIMIZERS["sgd"](model.parameters()), None)
+    run.train(1)
+    # That it is compiled, and was called, the model itself does not know.
+    with regrow.attach(model, run.optimizer, brisk(method), example=kind.batch(0)[0]):
+        with pytest.raises(
+            regrow.errors.StateError, match="give attach.. what torch.compile returned, or call"
+        ) as error:
+            run.train(1)
+        assert "torch.compiler.reset() after attach()" in str(error.value)
+    run.plastic = regrow.attach(model, run.optimizer, brisk(method), example=kind.batch(0)[0])
+    torch.compiler.reset()
+    assert run.train(STEPS).plastic.events
+
+
+def test_a_pause_is_compiled_once() -> None:
+    compiler = Compiler()
+    run, _ = _compiled("actor-critic", brisk("cbp"), compiler)
+    other = start("actor-critic", "adam", brisk("cbp"))
+    for each in (run, other):
+        for _ in range(4):
+            each.train(3)
+            with each.plastic.paused():
+                each.train(1)
+    assert compiler.graphs == 2
+    assert run.plastic.events == other.plastic.events != []
+
+
+def test_examinations_of_a_compiled_model_see_it_as_it_was_written() -> None:
+    compiler = Compiler()
+    run, model = _compiled("actor-critic", brisk("cbp"), compiler, in_place=True)
+    run.train(5)
+    inputs = PROBLEMS["actor-critic"].batch(0)[0]
+    graph = regrow.find_units(run.model, inputs)
+    assert [group.name for group in graph] == [group.name for group in run.plastic.graph]
+    assert regrow.verify(run.model, inputs, graph).ok
+    assert regrow.measure(run.model, inputs, graph)
+    before = run.plastic.state_dict()
+    assert all(value.equal(before[name]) for name, value in run.plastic.state_dict().items())
+    assert compiler.graphs == 1
+
+
+# Of the compiler itself: it meets the hooks of optimizers.
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")
+@pytest.mark.parametrize("method", ["cbp", "l2-init", "shrink-and-perturb"])
+def test_an_optimizer_step_that_is_compiled(method: str) -> None:
+    compiler = Compiler()
+    run = start("actor-critic", "sgd", brisk(method))
+    expected = start("actor-critic", "sgd", brisk(method)).train(STEPS)
+    run.optimizer.step = torch.compile(run.optimizer.step, backend=compiler)
+    run.train(STEPS)
+    assert compiler.graphs
+    assert run.plastic.events == expected.plastic.events
+    assert same(run.state, expected.state)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the default compiler of torch needs one of C++")
+@pytest.mark.parametrize("method", ["cbp", "redo"])
+def test_with_the_default_compiler(method: str) -> None:
+    torch.compiler.reset()
+    run = start("actor-critic", "sgd", brisk(method))
+    run.model = torch.compile(run.model, fullgraph=True)
+    expected = start("actor-critic", "sgd", brisk(method)).train(STEPS)
+    run.train(STEPS)
+    assert run.plastic.events == expected.plastic.events != []
+    for name, value in expected.state.items():
+        torch.testing.assert_close(run.state[f"_orig_mod.{name}"], value, rtol=1e-4, atol=1e-5)
