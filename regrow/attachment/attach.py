@@ -17,6 +17,7 @@ from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods import Method, WeightMethod, method_named
 from regrow.units.initial import Init
 from regrow.units.refusals import refuse_parts
+from regrow.units.taps import sweep
 from regrow.units.wrappers import forget_compiled, without_wrapper
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def attach(
     given, model, optimizer = model, without_wrapper(model), _optimizer_within(optimizer)
     refuse_parts(model)
     refuse_frozen(model)
+    sweep(model)
     if optimizer is None:
         _check_manual(methods)
     else:

@@ -32,7 +32,8 @@ class Features:
         self._examples = examples
         self._kept: deque[tuple[int, tuple[Any, ...], dict[str, Any]]] = deque()
         self._taps: list[Tap] = []
-        self.handle = model.register_forward_pre_hook(_Keeper(self._keep, switch), with_kwargs=True)
+        keeper = _Keeper(self._keep, switch)
+        self.handle = keeper.hung(model.register_forward_pre_hook(keeper, with_kwargs=True))
 
     def use(self, graph: UnitGraph) -> bool:
         """Take note of where activations can be read: of every hidden group that a module sees.
@@ -54,8 +55,9 @@ class Features:
         """
         if not self._kept:
             raise StateError(
-                "Features were asked for before any training forward of the model was seen. Call the model in training "
-                f"mode with grad enabled. {IF_COMPILED}"
+                f"Features were asked for before any training forward of {type(self._model).__name__} was seen. Call "
+                "it in training mode with grad enabled; if your loop calls a part of it only, attach to that part. "
+                f"{IF_COMPILED}"
             )
         seen: list[list[Tensor]] = [[] for _ in self._taps]
         hooks = [

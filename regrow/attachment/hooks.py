@@ -41,6 +41,7 @@ class TapReader:
 
     def __init__(self, model: nn.Module, tap: Tap, statistic: str | None, switches: Sequence[Switch]) -> None:
         self._tap = tap
+        self._rows = tap.rows
         self.statistic = statistic
         self._switches = switches
         self.examples: int | Tensor = 0
@@ -80,33 +81,37 @@ class TapReader:
         """Whether a forward counted since `clear`."""
         return self._sum is not None or bool(self._kept)
 
-    def mean_abs(self) -> Tensor:
+    def _rows_on(self, device: torch.device) -> Tensor:
+        if self._rows.device != device:  # once: such a copy waits for the device
+            self._rows = self._rows.to(device)
+        return self._rows
+
+    def mean_abs(self, device: torch.device) -> Tensor:
         """Mean |h| of each unit, of shape (units,), over observations and over the unit's positions.
 
         A tap that no forward has reached since `clear` (a branch that is not taken at each step) repeats its
         last reading, at first 0.
         """
-        rows = self._tap.rows
+        rows = self._rows_on(device)
         if self._sum is not None:
-            rows = rows.to(self._sum.device)
             mean = self._sum / self._count
             self._last = mean[rows[:, 0]] if rows.shape[1] == 1 else mean[rows].mean(dim=1)
-        return torch.zeros(len(rows)) if self._last is None else self._last
+        return torch.zeros(len(rows), device=device) if self._last is None else self._last
 
-    def fired(self) -> Tensor:
+    def fired(self, device: torch.device) -> Tensor:
         """Whether each unit was positive anywhere, bool of shape (units,); False where nothing was read."""
-        rows = self._tap.rows
+        rows = self._rows_on(device)
         if self._sum is None:
-            return torch.zeros(len(rows), dtype=torch.bool)
-        return (self._sum[rows.to(self._sum.device)] > 0).any(dim=1)
+            return torch.zeros(len(rows), dtype=torch.bool, device=device)
+        return (self._sum[rows] > 0).any(dim=1)
 
-    def activations(self) -> Tensor:
+    def activations(self, device: torch.device) -> Tensor:
         """h of each unit, of shape (observations, units), in float32; a tap that was not reached repeats its last
         readings, at first a single 0.
         """
         if self._kept:
             self._last = torch.cat(self._kept)
-        return torch.zeros(1, len(self._tap.rows)) if self._last is None else self._last
+        return torch.zeros(1, len(self._rows), device=device) if self._last is None else self._last
 
     def clear(self) -> None:
         """Forget what was read since the last step."""
@@ -127,7 +132,7 @@ class FirstForward(ModuleHook):
         self._then = then
         self._switch = switch
         # Before the hooks that keep inputs: what was saved is restored as soon as units are known.
-        self.handle = model.register_forward_pre_hook(self, with_kwargs=True, prepend=True)
+        self.handle = self.hung(model.register_forward_pre_hook(self, with_kwargs=True, prepend=True))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook."""

@@ -158,7 +158,7 @@ class _Seeker(ModuleHook):
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         self._ranks = ranks
-        self.handle = model.register_forward_pre_hook(self)
+        self.handle = self.hung(model.register_forward_pre_hook(self))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook."""

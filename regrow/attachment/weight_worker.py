@@ -171,8 +171,8 @@ class WeightWorker:
                     raise StateError(
                         f"This regrow state was saved from another model: what {type(self.method).__name__} remembers "
                         f"of {weight.name} has shape {tuple(value.shape)} there and {tuple(present.shape)} here. "
-                        "Attach to the model that was saved, or delete the key 'regrow' from the optimizer's state dict to "
-                        "start regrow afresh."
+                        "Attach to the model that was saved, or delete the key 'regrow' from the optimizer's state "
+                        "dict to start regrow afresh."
                     )
                 weight.state[key] = value.to(device, copy=True)
             weight.role = get_args(Role)[int(state[f"{weight.name}.role"])]

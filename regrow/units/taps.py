@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,33 @@ def _return_inert() -> Callable[..., None]:
     return inert
 
 
+def sweep(model: nn.Module) -> None:
+    """Take from a copy of a model what the hooks of the original became in it."""
+    for module in model.modules():
+        for name in ("_forward_pre_hooks", "_forward_hooks"):
+            hooks = vars(module).get(name, {})
+            for key in [key for key, hook in hooks.items() if hook is inert]:
+                for found in (name, f"{name}_with_kwargs", f"{name}_always_called"):
+                    vars(module).get(found, {}).pop(key, None)
+
+
 class ModuleHook:
     """Base of hooks on modules: inert in every copy."""
+
+    @staticmethod
+    def hung(handle: RemovableHandle) -> RemovableHandle:
+        """The handle of a hook that was registered just now, under a key of its own.
+
+        Torch counts keys from 0 in each process, so that in a copy that another process loads, a hook that is
+        registered there could take the place of this one, and be called as this one is: with keyword arguments.
+        """
+        old, handle.id = handle.id, uuid4().int >> 66
+        for hooks in (handle.hooks_dict_ref(), *(reference() for reference in handle.extra_dict_ref)):
+            if hooks is not None and old in hooks:
+                items = [(handle.id if key == old else key, value) for key, value in hooks.items()]
+                hooks.clear()
+                hooks.update(items)
+        return handle
 
     def __deepcopy__(self, memo: Any) -> Callable[..., None]:
         return inert
@@ -70,7 +96,7 @@ class TapHook(ModuleHook):
         self._tap = tap
         self._receive = receive
         module = model.get_submodule(tap.module)
-        self.handle: RemovableHandle = (
+        self.handle = self.hung(
             module.register_forward_pre_hook(self, with_kwargs=True)
             if tap.where == "input"
             else module.register_forward_hook(self)
@@ -98,13 +124,13 @@ def per_unit(tap: Tap, value: Tensor) -> Tensor:
     """Activations of each unit, of shape (observations, units): places and a unit's several positions count as
     observations of it.
     """
-    rows = tap.rows.to(value.device)
+    rows = tap.rows.to(value.device, non_blocking=True)
     return per_position(tap, value)[:, rows].movedim(2, 1).flatten(end_dim=1)
 
 
 def per_sample(tap: Tap, value: Tensor) -> Tensor:
     """Activations of each unit, of shape (samples, units): the mean over places and over a unit's positions."""
-    rows = tap.rows.to(value.device)
+    rows = tap.rows.to(value.device, non_blocking=True)
     spread = value.movedim(value.dim() + tap.dim, -1)[..., rows].mean(dim=-1)
     return spread.flatten(1, -2).mean(dim=1) if spread.dim() > 2 else spread
 
