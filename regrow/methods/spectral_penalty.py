@@ -9,6 +9,7 @@ from torch import Tensor
 
 from regrow.methods.method import check_amount, check_count
 from regrow.methods.weight_method import Moment, Weight, WeightMethod
+from regrow.units.blocks import in_blocks
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,21 @@ class SpectralPenalty(WeightMethod, name="spectral-penalty"):
             if value.grad is None:
                 continue
             if weight.role == "matrix":
-                value.grad.add_(self._gradient(weight), alpha=self.strength)
+                slope, left = self._slope(weight)
+                for gradient, rows in in_blocks(value.grad, left):
+                    penalty = slope * torch.outer(rows, weight.state["right"])
+                    gradient.add_(penalty.view_as(gradient).to(gradient), alpha=self.strength)
             elif weight.role == "gain":
                 value.grad.add_(value - 1, alpha=2 * self.strength)
             elif weight.role == "bias":
                 norm = value.norm().clamp(min=1e-12)
                 value.grad.add_(value * norm ** (self.power - 2), alpha=self.strength * self.power)
 
-    def _gradient(self, weight: Weight) -> Tensor:
+    def _slope(self, weight: Weight) -> tuple[Tensor, Tensor]:
+        """The derivative of the penalty by σ, and the left singular vector; the right one is in the state."""
         matrix, right = weight.parameter.flatten(1).float(), weight.state["right"]
         for _ in range(self.iterations):
             left = torch.nn.functional.normalize(matrix @ right, dim=0)
             right.copy_(torch.nn.functional.normalize(left @ matrix, dim=0))
         sigma = left @ (matrix @ right)
-        slope = 2 * (sigma**self.power - self.target) * self.power * sigma ** (self.power - 1)
-        return (slope * torch.outer(left, right)).view_as(weight.parameter).to(weight.parameter)
+        return 2 * (sigma**self.power - self.target) * self.power * sigma ** (self.power - 1), left

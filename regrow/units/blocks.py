@@ -14,7 +14,7 @@ _ALIGNED = 16  # torch draws normal numbers by so many, so that draws into such 
 
 
 def in_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same rows of several tensors of one shape, block after block, as views."""
+    """The same rows of several tensors of one length, block after block, as views; the first is the largest."""
     first = tensors[0]
     size = _block_length(first, 0) if first.dim() else 0
     if not size:
@@ -37,7 +37,9 @@ def sums_along(dim: int, term: Callable[..., Tensor], *tensors: Tensor) -> Tenso
     if torch.compiler.is_compiling():
         return term(*tensors).sum(dim=others, dtype=torch.float32)
     along = max(others, key=lambda other: first.shape[other])
-    size = _block_length(first, along) or max(1, first.shape[along])
+    size = _block_length(first, along)
+    if not size:
+        return term(*tensors).sum(dim=others, dtype=torch.float32)
     sums: Tensor | None = None
     for block in zip(*(tensor.split(size, along) for tensor in tensors), strict=True):
         part = term(*block).sum(dim=others, dtype=torch.float32)
