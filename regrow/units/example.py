@@ -61,15 +61,20 @@ def describe(example: Any) -> str:
 
 
 def tensors_of(result: Any, depth: int = 6) -> Iterator[Tensor]:
-    """All tensors in what a model returned, also within data classes, distributions and the like."""
+    """All tensors in what a model returned, also within data classes, distributions and the like.
+
+    Args:
+        result: anything.
+        depth: how many objects within objects are looked into; in containers all are found.
+    """
     if isinstance(result, Tensor):
         yield result
-    elif depth and isinstance(result, Mapping):
+    elif isinstance(result, Mapping):
         for item in result.values():
-            yield from tensors_of(item, depth - 1)
-    elif depth and isinstance(result, list | tuple | set | frozenset | deque):
+            yield from tensors_of(item, depth)
+    elif isinstance(result, list | tuple | set | frozenset | deque):
         for item in result:
-            yield from tensors_of(item, depth - 1)
+            yield from tensors_of(item, depth)
     elif depth and is_dataclass(result) and not isinstance(result, type):
         for attribute in fields(result):
             yield from tensors_of(getattr(result, attribute.name), depth - 1)

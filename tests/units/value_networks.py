@@ -54,7 +54,7 @@ class Hidden:
 
 def in_odd_places(m: Net, x: Tensor) -> dict[str, Any]:
     a, b = torch.relu(m.a(x)), torch.relu(m.b(x))
-    return {"logits": m.out(a + b.sum(1, keepdim=True)), "a": Hidden(a), "b": deque([b])}
+    return {"logits": m.out(a + b.sum(1, keepdim=True)), "a": Hidden(a), "b": deque([[[[[[[[b]]]]]]]])}
 
 
 def written_by_numpy(m: Net, x: Tensor) -> Tensor:
