@@ -19,7 +19,7 @@ from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
 from regrow.units.graph import UnitGraph
 from regrow.units.initial import SameLaw, reset_law, starting_law
-from regrow.units.optimizer_state import remembered
+from regrow.units.optimizer_state import remembered, state_of
 from regrow.units.table import format_reasons
 
 
@@ -246,7 +246,7 @@ class WeightWorker:
         if self._optimizer is None:
             return
         remembered(self._optimizer, parameter, name)  # raises if anything cannot be set to 0
-        state = self._optimizer.state.get(parameter, {})
+        state = state_of(self._optimizer, parameter)
         for key, value in state.items():
             if isinstance(value, Tensor) and (value.dim() or key == "step"):
                 value.zero_()

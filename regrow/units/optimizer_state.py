@@ -1,11 +1,23 @@
 """What an optimizer remembers of a parameter's elements."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from regrow.errors import ModelError
 from regrow.units.refusals import has_own_form
+
+
+def state_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:
+    """All that it remembers of a parameter, by name; nothing as long as it has made no step.
+
+    ZeroRedundancyOptimizer has that in an optimizer within, which holds the parameters of this rank only.
+    """
+    within = getattr(optimizer, "optim", None)
+    found: dict[str, Any] = (within if isinstance(within, Optimizer) else optimizer).state.get(parameter, {})
+    return found
 
 
 def remembered(optimizer: Optimizer, parameter: Tensor, name: str) -> list[Tensor]:
@@ -21,7 +33,7 @@ def remembered(optimizer: Optimizer, parameter: Tensor, name: str) -> list[Tenso
     """
     found = []
     # Looked up anew each time: load_state_dict replaces the tensors.
-    for key, value in optimizer.state.get(parameter, {}).items():
+    for key, value in state_of(optimizer, parameter).items():
         if not isinstance(value, Tensor) or not value.dim():
             continue
         same_shape = value.shape == parameter.shape

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import regrow
 from regrow.methods import UnitMethod
-from tests.conformance.cases import OPTIMIZERS, PROBLEMS, Run, brisk, every_method, replaces, start
+from tests.conformance.cases import OPTIMIZERS, PROBLEMS, Run, brisk, every_method, replaces, same, start
 from tests.conformance.two_ranks import HALVES, STEPS, optimizer_for, outcome
 from tests.golden.trace import PROBLEM as IN_DOUBLE
 
@@ -60,6 +60,13 @@ def test_so_are_other_networks_wrapped_after_attach(method: str, problem: str, r
 def test_so_are_ranks_that_average_by_hand_or_meet_after_attach(how: str, ranks: list[dict[Any, Any]]) -> None:
     _alike(*(found[how] for found in ranks))
     assert ranks[0][how]["events"]
+
+
+@pytest.mark.parametrize("method", ["cbp", "full-reset"])
+def test_what_an_optimizer_has_in_shards_is_cleared_too(method: str, ranks: list[dict[Any, Any]]) -> None:
+    for found in ranks:
+        whole, shards = (found["sharded", method][how] for how in ("whole", "shards"))
+        assert same(whole, shards)
 
 
 @every_method()

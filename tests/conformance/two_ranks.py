@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import regrow
@@ -128,6 +129,26 @@ def averaged_by_hand(rank: int) -> dict[str, Any]:
     return outcome(model, optimizer, plastic)
 
 
+def sharded(method: str, rank: int) -> dict[str, dict[str, Tensor]]:
+    """Parameters after a run with Adam, and after one with an Adam that has its state in shards over ranks."""
+    problem = PROBLEMS["mlp"]
+    found = {}
+    for how in ("whole", "shards"):
+        wrapper = DistributedDataParallel(problem.network())
+        optimizer = (
+            torch.optim.Adam(wrapper.parameters(), lr=0.01)
+            if how == "whole"
+            else ZeroRedundancyOptimizer(wrapper.parameters(), torch.optim.Adam, lr=0.01)
+        )
+        plastic = regrow.attach(wrapper, optimizer, brisk(method), example=problem.batch(0)[0])
+        for number in range(1, SHORT + 1):
+            learn(wrapper, optimizer, problem, number, rank)
+            if number == SHORT // 2:
+                tell(plastic, wrapper, problem, number, rank)
+        found[how] = {name: value.detach() for name, value in wrapper.named_parameters()}
+    return found
+
+
 def wrapped_later(run: Run, rank: int) -> dict[str, Any]:
     """A run that was attached to before there were ranks."""
     wrapper = DistributedDataParallel(run.model)
@@ -191,6 +212,8 @@ def main(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     found: dict[str, Any] = {"complaints": complaints(rank), "by hand": averaged_by_hand(rank)}
     found["early"] = wrapped_later(early, rank)
+    for method in ("cbp", "full-reset"):
+        found["sharded", method] = sharded(method, rank)
     for method in METHODS:
         found["long", method] = long_run(method, rank)
         found["half", method] = half_run(method, rank)
