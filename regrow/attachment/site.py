@@ -149,15 +149,15 @@ class Site:
 
     def mean_abs(self) -> list[Tensor]:
         """See `Readings`."""
-        return [reader.mean_abs() for reader in self.readers]
+        return [reader.mean_abs(self.born.device) for reader in self.readers]
 
     def activations(self) -> list[Tensor]:
         """See `Readings`."""
-        return [reader.activations() for reader in self.readers]
+        return [reader.activations(self.born.device) for reader in self.readers]
 
     def fired(self) -> Tensor:
         """See `Readings`."""
-        return torch.stack([reader.fired() for reader in self.readers]).any(dim=0)
+        return torch.stack([reader.fired(self.born.device) for reader in self.readers]).any(dim=0)
 
     def examples(self) -> int | Tensor:
         """See `Readings`.

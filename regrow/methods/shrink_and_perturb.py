@@ -96,4 +96,4 @@ def shrink_and_perturb(values: Tensor, shrink: float, noise_std: float, generato
         block.mul_(shrink)
         if noise_std:
             noise = torch.randn(block.shape, generator=generator, dtype=torch.float32)
-            block.add_(noise.to(block), alpha=noise_std)
+            block.add_(noise.to(block, non_blocking=True), alpha=noise_std)

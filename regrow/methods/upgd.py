@@ -73,7 +73,8 @@ class UtilityPerturbation(WeightMethod, name="upgd"):
             gradients, correction = weight.parameter.grad, self._correction(weight)
             assert gradients is not None
             for gradient, utility in in_blocks(gradients, weight.state["utility"]):
-                noise = torch.randn(gradient.shape, generator=moment.generator, dtype=torch.float32).to(gradient)
+                noise = torch.randn(gradient.shape, generator=moment.generator, dtype=torch.float32)
+                noise = noise.to(gradient, non_blocking=True)
                 keep = 2 * (1 - torch.sigmoid(utility / correction / divisor)).to(gradient)
                 gradient.lerp_((gradient + self.noise_std * noise) * keep, self.strength)
 

@@ -121,7 +121,7 @@ class Region:
     def _sums(self, term: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         if len(self._dims) == 1:
             sums = sums_along(self._dims[0], term, *tensors)
-            rows = self._rows[0].to(sums.device)
+            rows = self._rows_on(sums.device)[0]
             return sums[rows[:, 0]] if rows.shape[1] == 1 else sums[rows].sum(dim=1)
         return sums_along(0, term, *(self._front(tensor)[self._place(None)] for tensor in tensors))
 
@@ -157,11 +157,17 @@ class Region:
     def _front(self, tensor: Tensor) -> Tensor:
         return tensor.movedim(self._dims, list(range(len(self._dims))))
 
+    def _rows_on(self, device: torch.device) -> list[Tensor]:
+        if self._rows[0].device != device:  # once: such a copy waits for the device
+            self._rows = [rows.to(device) for rows in self._rows]
+        return self._rows
+
     def _place(self, units: Tensor | None) -> tuple[Tensor, ...]:
         """Advanced indices of shape (n, positions in dim 1, positions in dim 2, ...) for the indexed dimensions."""
         place = []
-        for number, rows in enumerate(self._rows):
-            chosen = (rows if units is None else rows[units.to(rows.device)]).to(self.parameters[0].device)
+        device = self.parameters[0].device
+        for number, rows in enumerate(self._rows_on(device)):
+            chosen = rows if units is None else rows[units.to(device)]
             around = [1] * len(self._rows)
             around[number] = chosen.shape[1]
             place.append(chosen.reshape(len(chosen), *around))
