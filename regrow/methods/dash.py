@@ -20,8 +20,9 @@ class DASH(WeightMethod, name="dash"):
     Each row w of weights is multiplied with $\mathrm{clamp}(\cos(G, w),\,\lambda,\,1)$, where $G \leftarrow
     (1-\alpha)\,G - \alpha\nabla L$ over the batches of the new data, which `task_changed(losses)` gets. A convolution's
     rows are its kernels, one for each pair of output and input; a bias is one row. Parameters that the losses do not
-    depend on are left alone. The losses' forwards do not count as training. Data-parallel ranks take the mean of their
-    G.
+    depend on are left alone, and a layer that a parametrization computes is refused: the factors of weight norm, for
+    one, are at right angles to their gradients. The losses' forwards do not count as training. Data-parallel ranks take
+    the mean of their G.
 
     Args:
         momentum: α in [0, 1]. Published .1 or .3.
@@ -31,6 +32,7 @@ class DASH(WeightMethod, name="dash"):
     reference: ClassVar[str] = "Shin et al., NeurIPS 2024"
     off: ClassVar[Mapping[str, Any]] = {"least": 1.0}
     reads_gradients: ClassVar[bool] = True
+    takes_whole: ClassVar[bool] = True
 
     momentum: float = 0.3
     least: float = 0.3
@@ -55,7 +57,7 @@ class DASH(WeightMethod, name="dash"):
                 continue
             dims = 2 if weight.parameter.dim() > 2 else weight.parameter.dim() - 1
             rows, like = weight.parameter.flatten(dims), direction.flatten(dims)
-            agreement = functional.cosine_similarity(rows, like, dim=-1).clamp(self.least, 1.0)
+            agreement = functional.cosine_similarity(rows.to(like), like, dim=-1).clamp(self.least, 1.0).to(rows)
             weight.parameter.copy_((rows * agreement[..., None]).view_as(weight.parameter))
 
     def _wanted(self, weights: Sequence[Weight], losses: Iterable[Tensor]) -> list[Tensor | None]:
@@ -68,6 +70,8 @@ class DASH(WeightMethod, name="dash"):
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
                 for place, (running, gradient) in enumerate(zip(wanted, gradients, strict=True)):
                     if gradient is not None:
+                        # In half precision, small gradients and their norms would be rounded to 0.
+                        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
                         running = torch.zeros_like(gradient) if running is None else running
                         wanted[place] = running.lerp(-gradient, self.momentum)
         if all(direction is None for direction in wanted):

@@ -52,11 +52,11 @@ class SelectiveWeightReinit(WeightMethod, name="swr"):
         for weight in moment.weights:
             value = weight.parameter
             if value.grad is not None:
-                chosen = self._chosen((value * value.grad).abs().flatten().float(), moment.generator)
-                fresh = weight.draw(moment.generator).to(value).flatten()
-                flat = value.flatten()
-                flat[chosen] = fresh[chosen]
-                value.copy_(flat.view_as(value))
+                utility = (value * value.grad).abs().flatten().float()
+                chosen = torch.zeros_like(utility, dtype=torch.bool)
+                chosen[self._chosen(utility, moment.generator)] = True
+                fresh = weight.draw(moment.generator).to(value)
+                value.copy_(torch.where(chosen.view_as(value), fresh, value))
 
     def _chosen(self, utility: Tensor, generator: Generator) -> Tensor:
         if self.selection == "threshold":

@@ -224,5 +224,6 @@ def _own_law(owner: nn.Module, name: str, constants: bool = False) -> Law | None
 def _without_data(tensor: Tensor | None) -> Tensor | None:
     if tensor is None:
         return None
-    empty = torch.empty_like(tensor, device="meta")
+    # Contiguous: where memory is in another order, torch draws on meta tensors in several steps.
+    empty = torch.empty_like(tensor, device="meta", memory_format=torch.contiguous_format)
     return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty

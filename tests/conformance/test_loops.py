@@ -6,20 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Optimizer
 
 import regrow
-from regrow.errors import ConfigError, ModelError
+from regrow.errors import ConfigError
 from regrow.methods import Method, PeriodicMethod, WeightMethod
 from regrow.methods.weight_method import Moment
 from tests.conformance.cases import (
     OPTIMIZERS,
     PROBLEMS,
-    SIZE,
-    Problem,
     Run,
     brisk,
     every_case,
@@ -28,55 +25,14 @@ from tests.conformance.cases import (
     same,
     start,
 )  # fmt: skip
-
-Make = Callable[[Any], Optimizer]
-
-
-def momentum(parameters: Any) -> SGD:
-    return SGD(parameters, lr=0.05, momentum=0.9)
-
-
-def edits_gradients(method: Method) -> bool:
-    return isinstance(method, WeightMethod) and method.edits_gradients
-
-
-def begin(kind: Problem, make: Make, method: Method | None, before: Callable[[Run], None] = lambda run: None) -> Run:
-    """As `start`, with a problem and an optimizer of one's own; `before` is called before `attach`."""
-    run = Run(kind, model := kind.network(), make(model.parameters()), None)
-    before(run)
-    if method is not None:
-        run.plastic = regrow.attach(model, run.optimizer, method, example=kind.batch(0)[0])
-    return run
-
-
-def backward(run: Run, sizes: Sequence[int] = (SIZE,), factor: float = 1.0) -> Tensor:
-    """Gradients of one batch that comes in parts of some sizes."""
-    inputs, targets = run.problem.batch(run.steps, sum(sizes))
-    run.optimizer.zero_grad()
-    losses = [
-        run.problem.loss(run.model(part), wanted) * (factor * len(part) / len(inputs))
-        for part, wanted in zip(inputs.split(list(sizes)), targets.split(list(sizes)), strict=True)
-    ]
-    for loss in losses:
-        loss.backward()
-    return torch.stack(losses).sum().detach()
-
-
-def train(run: Run, steps: int, step: Callable[[Run], None]) -> Run:
-    """As `Run.train`, with a step of one's own."""
-    for _ in range(steps):
-        if run.task and run.steps and run.steps % run.task == 0:
-            run.change_task()
-        step(run)
-        run.steps += 1
-    return run
+from tests.conformance.loops import Make, backward, begin, edits_gradients, momentum, settled, train
 
 
 @every_case()
 def test_parts_of_a_batch_are_the_batch(method: str, problem: str, optimizer: str) -> None:
     """In double precision, so that rounding decides nothing, and with norms that do not depend on the batch."""
     kind = PROBLEMS[problem]
-    wide = replace(kind, build=lambda: _settled(kind.build().double()), draw=lambda *size: _wide(kind.draw(*size)))
+    wide = replace(kind, build=lambda: settled(kind.build().double()), draw=lambda *size: _wide(kind.draw(*size)))
     whole, parts = (begin(wide, OPTIMIZERS[optimizer], brisk(method)) for _ in range(2))
     train(whole, 15, lambda run: _accumulate(run, (16,)))
     train(parts, 15, lambda run: _accumulate(run, (6, 5, 4, 1)))
@@ -92,13 +48,6 @@ def test_parts_of_a_batch_are_the_batch(method: str, problem: str, optimizer: st
 def _accumulate(run: Run, sizes: Sequence[int]) -> None:
     backward(run, sizes)
     run.optimizer.step()
-
-
-def _settled(model: nn.Module) -> nn.Module:
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            module.eval()
-    return model
 
 
 def _wide(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -407,99 +356,3 @@ def test_step_sizes_are_those_of_the_moment_and_of_the_parameters_group(as_tenso
     assert [seen["0.weight"] for seen in method.seen] == [0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
     assert [seen["2.bias"] for seen in method.seen] == [0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625]
     assert "4.weight" not in method.seen[0]
-
-
-def first_layer(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of the first module that has any."""
-    name = next(iter(dict(model.named_parameters()))).rpartition(".")[0]
-    return {f"{name}.{one}": value for one, value in model.get_submodule(name).named_parameters()}
-
-
-def touched(run: Run, names: Sequence[str]) -> set[str]:
-    """The served groups that have elements of some parameters."""
-    return {group.name for group in run.plastic.groups if {part.parameter for part in group.slices} & set(names)}
-
-
-@every_case()
-def test_what_is_frozen_keeps_its_bits(method: str, problem: str, optimizer: str) -> None:
-    def freeze(run: Run) -> None:
-        for parameter in first_layer(run.model).values():
-            parameter.requires_grad_(False)
-
-    run = begin(PROBLEMS[problem], OPTIMIZERS[optimizer], brisk(method), freeze)
-    frozen = {name: value.clone() for name, value in first_layer(run.model).items()}
-    run.train(15)
-    assert all(torch.equal(run.state[name], value) for name, value in frozen.items())
-    assert not touched(run, [*frozen])
-    if replaces(brisk(method)):
-        assert run.plastic.groups
-        assert "does not require grad" in run.plastic.table(verbose=True)
-
-
-@every_case()
-def test_what_is_frozen_for_a_while_keeps_its_bits(method: str, problem: str, optimizer: str) -> None:
-    run = start(problem, optimizer, brisk(method)).train(5)
-    names = first_layer(run.model)
-    for parameter in names.values():
-        parameter.requires_grad_(False)
-    frozen = {name: value.clone() for name, value in names.items()}
-    run.train(10)
-    assert all(torch.equal(run.state[name], value) for name, value in frozen.items())
-    waiting = touched(run, [*frozen])
-    for name in waiting:
-        assert "waits, since" in run.plastic.table(verbose=True)
-        assert not [event for event in run.plastic.events if event.group == name and event.step > 5]
-    for parameter in names.values():
-        parameter.requires_grad_()
-    run.train(10)
-    assert run.plastic.metrics()["steps"] == 25
-    if problem == "mlp" and replaces(brisk(method)):
-        late = {event.group for event in run.plastic.events if event.step > 15}
-        assert waiting and waiting <= late
-
-
-@every_case()
-def test_what_no_optimizer_holds_keeps_its_bits(method: str, problem: str, optimizer: str) -> None:
-    kind = PROBLEMS[problem]
-    model = kind.network()
-    mine = first_layer(model)
-    others = [value for name, value in model.named_parameters() if name not in mine]
-    made = OPTIMIZERS[optimizer](others)
-    run = Run(kind, model, made, regrow.attach(model, made, brisk(method), example=kind.batch(0)[0]))
-    before = {name: value.clone() for name, value in mine.items()}
-    run.train(15)
-    assert all(torch.equal(run.state[name], value) for name, value in before.items())
-    assert not touched(run, [*mine])
-    if problem == "mlp" and replaces(brisk(method)):
-        assert run.plastic.unserved["0"] == "the optimizer does not hold 0.weight"
-
-
-@every_method(replaces)
-def test_a_bias_that_no_optimizer_holds_is_not_reset(method: str) -> None:
-    model = PROBLEMS["mlp"].network()
-    made = momentum([value for name, value in model.named_parameters() if name != "0.bias"])
-    plastic = regrow.attach(model, made, brisk(method), example=PROBLEMS["mlp"].batch(0)[0])
-    assert plastic.unserved["0"] == "the optimizer does not hold 0.bias"
-
-
-@every_method()
-def test_a_frozen_trunk_keeps_its_statistics(method: str) -> None:
-    """With norms in evaluation mode, as is usual where only the last layer is trained."""
-
-    def freeze(run: Run) -> None:
-        run.model.requires_grad_(False)
-        [*run.model.children()][-1].requires_grad_(True)
-        _settled(run.model)
-
-    kind = brisk(method)
-    if replaces(kind) or (isinstance(kind, WeightMethod) and kind.feature_examples):
-        text = f"be replaced by {type(kind).__name__}" if replaces(kind) else "no module of ResNet sees any of units that"
-        with pytest.raises(ModelError, match=f"{text}(.|\n)*stem.weight does not require grad"):
-            begin(PROBLEMS["resnet"], momentum, kind, freeze)
-        return
-    run = begin(PROBLEMS["resnet"], momentum, kind, freeze)
-    head = {name for name, value in run.model.named_parameters() if value.requires_grad}
-    before = run.state
-    run.train(15)
-    kept = {name: value for name, value in run.state.items() if name not in head}
-    assert kept and all(torch.equal(before[name], value) for name, value in kept.items())
