@@ -37,6 +37,7 @@ class TapReader:
         statistic: as given.
         examples: length of the first dimension of all that was read since `clear`; 0 where that is the units'.
         called: whether the hook has ever run in training.
+        last: the last reading that was asked for, to be repeated where there is no new one; None before the first.
     """
 
     def __init__(self, model: nn.Module, tap: Tap, statistic: str | None, switches: Sequence[Switch]) -> None:
@@ -49,7 +50,7 @@ class TapReader:
         self._sum: Tensor | None = None  # of |h|, or the largest h
         self._count: int | Tensor = 0
         self._kept: list[Tensor] = []
-        self._last: Tensor | None = None
+        self.last: Tensor | None = None
         self.handle = Seat(model, tap, self)
 
     def wants(self, module: nn.Module, value: Tensor) -> bool:
@@ -95,8 +96,8 @@ class TapReader:
         rows = self._rows_on(device)
         if self._sum is not None:
             mean = self._sum / self._count
-            self._last = mean[rows[:, 0]] if rows.shape[1] == 1 else mean[rows].mean(dim=1)
-        return torch.zeros(len(rows), device=device) if self._last is None else self._last
+            self.last = mean[rows[:, 0]] if rows.shape[1] == 1 else mean[rows].mean(dim=1)
+        return torch.zeros(len(rows), device=device) if self.last is None else self.last
 
     def fired(self, device: torch.device) -> Tensor:
         """Whether each unit was positive anywhere, bool of shape (units,); False where nothing was read."""
@@ -110,8 +111,8 @@ class TapReader:
         readings, at first a single 0.
         """
         if self._kept:
-            self._last = torch.cat(self._kept)
-        return torch.zeros(1, len(self._rows), device=device) if self._last is None else self._last
+            self.last = torch.cat(self._kept)
+        return torch.zeros(1, len(self._rows), device=device) if self.last is None else self.last
 
     def clear(self) -> None:
         """Forget what was read since the last step."""

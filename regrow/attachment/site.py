@@ -12,7 +12,7 @@ from regrow.attachment.hooks import Switch, TapReader
 from regrow.errors import ConfigError, StateError
 from regrow.methods.unit_method import Choice, UnitMethod
 from regrow.units.graph import Tap, UnitGroup
-from regrow.units.initial import Init, law_for
+from regrow.units.initial import Init, SameLaw, law_for, measured_law
 from regrow.units.parametrized import behind, parameters_behind
 from regrow.units.surgery import Region
 
@@ -146,6 +146,38 @@ class Site:
         self._of_gradients = None
         for reader in self.readers:
             reader.clear()
+
+    def own_state(self) -> dict[str, Tensor]:
+        """What must be known for going on, beside what the method remembers: when units were drawn, how new ones begin
+        where that was read off the values at attach, and what taps that are not reached at each step saw last.
+        """
+        state = {"schedule": self.schedule.state(), "born": self.born.clone()}
+        for number, law in enumerate(self.laws):
+            measured = law.same if law.is_measured else None
+            state[f"law.{number}"] = torch.empty(0) if measured is None else measured.as_tensor()
+        for number, region in enumerate(self._resting):
+            if region.initial is not None:
+                state[f"initial.{number}"] = region.initial.clone()
+        for number, reader in enumerate(self.readers if len(self.readers) > 1 else ()):
+            state[f"last.{number}"] = torch.empty(0) if reader.last is None else reader.last.clone()
+        return state
+
+    def load_own_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `own_state` returned."""
+        device = self.born.device
+        self.schedule.load(state["schedule"])
+        self.born = state["born"].to(device, copy=True)
+        for number, law in enumerate(self.laws):
+            if law.is_measured and state[f"law.{number}"].numel():
+                self.laws[number] = measured_law(SameLaw.from_tensor(state[f"law.{number}"]))
+        for number, region in enumerate(self._resting):
+            if region.initial is not None:
+                region.initial = state[f"initial.{number}"].to(region.initial, copy=True)
+        for number, reader in enumerate(self.readers if len(self.readers) > 1 else ()):
+            last = state[f"last.{number}"]
+            reader.last = last.to(device, copy=True) if last.numel() else None
+        self.clear()
+        self.expect_next()
 
     def mean_abs(self) -> list[Tensor]:
         """See `Readings`."""

@@ -90,9 +90,7 @@ class UnitWorker:
         state = {"generator": self.generator.get_state()}
         for site in self.sites:
             prefix = f"{site.group.name}."
-            state[prefix + "schedule"] = site.schedule.state()
-            state[prefix + "born"] = site.born.clone()
-            state |= {prefix + key: value.clone() for key, value in site.state.items()}
+            state |= {prefix + key: value for key, value in (site.own_state() | site.copy_of_state()).items()}
         return state
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -101,11 +99,8 @@ class UnitWorker:
         for site in self.sites:
             prefix = f"{site.group.name}."
             device = site.born.device
-            site.schedule.load(state[prefix + "schedule"])
-            site.born = state[prefix + "born"].to(device, copy=True)
+            site.load_own_state({key: state[prefix + key] for key in site.own_state()})
             site.state = {key: state[prefix + key].to(device, copy=True) for key in site.state}
-            site.clear()
-            site.expect_next()
 
 
 def _seen(site: Site) -> list[tuple[Tensor, OverRanks]]:

@@ -23,6 +23,10 @@ class Region:
     Args:
         part: the slice.
         held: the parameter or buffer that `part.parameter` names, or what computes the tensor of that name.
+
+    Attributes:
+        initial: the whole tensor at attach, for what has no fresh value of its own (a learned scale outside a norm);
+            None for all else.
     """
 
     def __init__(self, part: Slice, held: Tensor | Parametrized) -> None:
@@ -30,8 +34,7 @@ class Region:
         self.held = held
         self._dims = sorted(part.rows)
         self._rows = [part.rows[dim] for dim in self._dims]
-        # At attach, for what has no fresh value of its own (a learned scale outside a norm).
-        self._initial = None if part.fresh is not None else self.tensor.clone()
+        self.initial = None if part.fresh is not None else self.tensor.clone()
 
     @property
     def tensor(self) -> Tensor:
@@ -92,11 +95,11 @@ class Region:
         """Bring the elements of some units back to their fresh values, or a share of the way there."""
         with self._edited() as front:
             place = self._place(units)
-            if self._initial is None:
+            if self.initial is None:
                 assert self.part.fresh is not None
                 fresh = torch.full_like(front[place], self.part.fresh)
             else:
-                fresh = self._front(self._initial.to(front))[place]
+                fresh = self._front(self.initial.to(front))[place]
             front[place] = _moved(front[place], fresh, share)
 
     def abs_sums(self) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import regrow
 from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Problem, Run, brisk, every_method, same, start
@@ -15,7 +15,30 @@ from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Problem, Run,
 pytestmark = pytest.mark.xdist_group("conformance-resume")  # one process, so that the fixture below is made once
 
 HALF, WHOLE = 13, 24  # steps; the task changes before steps 10 and 20, and some methods act at each fifth
-ORDERS = ("model, attach, optimizer", "attach, model, optimizer", "model, attach without example, optimizer")
+LATE = "model, attach without example, optimizer"
+ORDERS = ("model, attach, optimizer", "attach, model, optimizer", LATE)
+
+
+class OwnParameters(nn.Module):
+    """Parameters that no module's code draws, and a part that not every batch reaches: not that after half the steps.
+
+    What they were before training can be told from their values only, and not any more when the run is restored.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(8, 16).mul_(0.7))
+        self.scale = nn.Parameter(torch.full((16,), 0.8))
+        self.gain = nn.Parameter(torch.ones(16))
+        self.shift = nn.Parameter(torch.zeros(16))
+        self.left, self.right = nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu((x @ self.first) * self.scale * self.gain + self.shift)
+        return self.left(h) + self.right(1 * h) if x[0, 0] < 0 else self.left(h)
+
+
+KINDS = {**PROBLEMS, "own-parameters": Problem(OwnParameters, PROBLEMS["mlp"].draw)}
 
 Case = tuple[str, str, str, str]  # method, problem, optimizer, order of loading
 
@@ -24,9 +47,10 @@ def _cases() -> dict[str, Case]:
     """Every method on every network; optimizers and orders take turns."""
     found = {}
     for first, method in enumerate(METHODS):
-        for second, problem in enumerate(PROBLEMS):
+        for second, problem in enumerate(KINDS):
             optimizer = [*OPTIMIZERS][(first + second) % len(OPTIMIZERS)]
-            found[f"{method}-{problem}-{optimizer}"] = (method, problem, optimizer, ORDERS[(first - second) % 3])
+            order = ORDERS[(first - second) % (2 if problem == "own-parameters" else 3)]
+            found[f"{method}-{problem}-{optimizer}"] = (method, problem, optimizer, order)
     return found
 
 
@@ -47,15 +71,24 @@ def copied(tree: Any) -> Any:
     return [copied(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
-def restored(case: Case, state: dict[str, Any], kinds: dict[str, Problem] = PROBLEMS) -> Run:
+def begun(case: Case) -> Run:
+    """A run at its beginning."""
+    name, problem, optimizer, _ = case
+    kind = KINDS[problem]
+    model = kind.network()
+    made = OPTIMIZERS[optimizer](model.parameters())
+    return Run(kind, model, made, regrow.attach(model, made, brisk(name), example=kind.batch(0)[0], seed=5))
+
+
+def restored(case: Case, state: dict[str, Any]) -> Run:
     """A run that goes on from it, in a process that knows nothing else."""
     name, problem, optimizer, order = case
-    kind = kinds[problem]
+    kind = KINDS[problem]
     model = kind.network(seed=9)
     made = OPTIMIZERS[optimizer](model.parameters())
-    if not order.startswith("attach"):
+    if order.startswith("model"):
         model.load_state_dict(state["model"])
-    example = None if "without" in order else kind.batch(77)[0]
+    example = None if order == LATE else kind.batch(77)[0]
     plastic = regrow.attach(model, made, brisk(name), example=example, seed=123)
     if order.startswith("attach"):
         model.load_state_dict(state["model"])
@@ -86,8 +119,8 @@ def through_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
     """All cases, run through in this process, and gone on with from half-way in one other process."""
     folder = tmp_path_factory.mktemp("saved")
     half, whole = {}, {}
-    for case, (name, problem, optimizer, _) in CASES.items():
-        run = start(problem, optimizer, brisk(name), seed=5).train(HALF)
+    for case, what in CASES.items():
+        run = begun(what).train(HALF)
         half[case] = copied(saved(run))
         whole[case] = saved(run.train(WHOLE - HALF))
     torch.save(half, folder / "half.pt")
