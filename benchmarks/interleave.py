@@ -55,20 +55,28 @@ def compare(cases: dict[str, Callable[[], None]], baseline: str, rounds: int) ->
     Returns:
         A row for each case, in order, with one for the baseline against itself after the baseline's.
     """
+    times = time_in_turn(cases | {baseline + AGAIN: cases[baseline]}, rounds)
+    return compare_times({name: times[name] for name in (baseline, baseline + AGAIN, *cases)}, baseline)
+
+
+def time_in_turn(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of one thread that each case takes in each round."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    order = [*cases, baseline + AGAIN]
-    calls = cases | {baseline + AGAIN: cases[baseline]}
-    for call in cases.values():
+    for call in dict.fromkeys(cases.values()):
         call()
-    times: dict[str, list[float]] = {name: [] for name in order}
+    times: dict[str, list[float]] = {name: [] for name in cases}
     for round_ in range(rounds):
         gc.collect()
         # There and back, so that no case always comes after the same other one.
-        for name in order if round_ % 2 == 0 else reversed(order):
-            times[name].append(cpu_seconds(calls[name]))
-    listed = [baseline, baseline + AGAIN, *(name for name in cases if name != baseline)]
-    return [_row(name, baseline, times[name], times[baseline]) for name in listed]
+        for name in cases if round_ % 2 == 0 else reversed(cases):
+            times[name].append(cpu_seconds(cases[name]))
+    return times
+
+
+def compare_times(times: dict[str, list[float]], baseline: str) -> list[Row]:
+    """A row for each case, in order, from what each took in each round."""
+    return [_row(name, baseline, mine, times[baseline]) for name, mine in times.items()]
 
 
 def report(rows: Sequence[Row], title: str, json_path: Path | None, notes: Sequence[str] = ()) -> None:

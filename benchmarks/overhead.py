@@ -19,7 +19,15 @@ import torch
 from torch import Tensor, nn
 
 import regrow
-from benchmarks.interleave import Row, argument_parser, compare, cpu_seconds, environment
+from benchmarks.interleave import (
+    AGAIN,
+    Row,
+    argument_parser,
+    compare_times,
+    cpu_seconds,
+    environment,
+    time_in_turn,
+)
 from benchmarks.workloads import WORKLOADS, Workload
 from regrow.attachment.attachment import Attachment
 from regrow.methods import (
@@ -31,12 +39,14 @@ from regrow.methods import (
     SelfNormalizedReset,
     ShrinkAndPerturb,
     WeightMethod,
+    method_named,
 )
 
 BARE = "bare"
 SEVERAL = "cbp and snr on groups in turn, l2, l2-init"
 NEVER = 2000  # steps: more than are timed; some methods remember as much as comes between two acts
-TOGETHER = 4  # methods compared within one round: the fewer, the nearer they are to their baseline in time
+ROUNDS_OF_A_BUILD = 3
+TOGETHER = 6  # methods compared within one round: the fewer, the nearer they are to their baseline in time
 
 Loss = Callable[[], Tensor]
 Put = Callable[[nn.Module, torch.optim.Optimizer, Tensor], Sequence[Attachment]]
@@ -109,7 +119,9 @@ def case_of(method: Method) -> Case:
     at_task_change = isinstance(method, WeightMethod) and method.acts_at_task_changes
     period = getattr(method, "period", 1)
     if period > 1:
-        never, always = (_attaching(replace(method, period=steps)) for steps in (NEVER, 1))
+        never, always = (
+            _attaching(method_named(method.name, **(method.settings() | {"period": steps}))) for steps in (NEVER, 1)
+        )
         return Case(never, always, period, at_task_change)
     return Case(_attaching(method), at_task_change=at_task_change)
 
@@ -150,17 +162,29 @@ def training(workload: Workload, put: Put | None = None) -> tuple[Callable[[], N
 
 
 def costs(name: str, workload: Workload, wanted: dict[str, Case], rounds: int) -> Iterator[Cost]:
-    """The costs of some cases on one network, each few with a line for the bare loop against itself: the noise."""
+    """The costs of some cases on one network, and at last of another bare loop: the noise.
+
+    Everything is built anew after a few rounds, since where a network lies in memory can make it some per cent faster
+    or slower.
+    """
     names = list(wanted)
+    noise: dict[str, list[float]] = {BARE: [], BARE + AGAIN: []}
     for start in range(0, len(names), TOGETHER):
         chunk = names[start : start + TOGETHER]
-        calls = {BARE: training(workload)[0]} | {key: training(workload, wanted[key].quiet)[0] for key in chunk}
-        bare, again, *rows = compare(calls, BARE, rounds)
-        del calls
+        puts: dict[str, Put | None] = {BARE: None, BARE + AGAIN: None} | {key: wanted[key].quiet for key in chunk}
+        times: dict[str, list[float]] = {key: [] for key in puts}
+        for done in range(0, rounds, ROUNDS_OF_A_BUILD):
+            calls = {key: training(workload, put)[0] for key, put in puts.items()}
+            for key, taken in time_in_turn(calls, min(ROUNDS_OF_A_BUILD, rounds - done)).items():
+                times[key] += taken
+        bare, _, *rows = compare_times(times, BARE)
         bare_ms = bare.milliseconds / workload.steps
-        yield _cost(name, again, bare_ms)
         for key, row in zip(chunk, rows, strict=True):
             yield _with_acts(_cost(name, row, bare_ms), wanted[key], workload, row.milliseconds / workload.steps)
+        for key, taken in noise.items():
+            taken += times[key]
+    bare, again = compare_times(noise, BARE)
+    yield _cost(name, again, bare.milliseconds / workload.steps)
 
 
 def _cost(network: str, row: Row, bare_ms: float) -> Cost:

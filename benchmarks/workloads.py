@@ -22,8 +22,9 @@ class Attention(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """[batch, tokens, width] to the same."""
-        heads = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(value).chunk(3, dim=2)]
-        mixed = functional.scaled_dot_product_attention(*heads, is_causal=True)
+        parts = self.qkv(value).chunk(3, dim=2)
+        query, key, content = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        mixed = functional.scaled_dot_product_attention(query, key, content, is_causal=True)
         result: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return result
 
@@ -98,7 +99,7 @@ WORKLOADS = {
         rounds=12,
     ),
     "resnet": Workload(
-        "ResNet-18 on 3×32×32, batch 32", lambda: ResNet(10), lambda: torch.rand(32, 3, 32, 32), 10, steps=1, rounds=8
+        "ResNet-18 on 3×32×32, batch 32", lambda: ResNet(10), lambda: torch.rand(32, 3, 32, 32), 10, steps=1, rounds=6
     ),
     "gpt": Workload(
         "GPT of 6 layers × 384, 256 characters, batch 4×256",
@@ -106,6 +107,6 @@ WORKLOADS = {
         lambda: torch.randint(256, (4, 256)),
         256,
         steps=1,
-        rounds=8,
+        rounds=6,
     ),
 }
