@@ -78,4 +78,24 @@ class BitFlippingStudy(Study, name="bit-flipping"):
 
 
 # Chosen by the lowest squared error over all periods, mean of the two seeds of the scale methods-search.
-BEST: Mapping[str, Mapping[str, Any]] = {}
+BEST: Mapping[str, Mapping[str, Any]] = {
+    "cbp": {"replacement_rate": 0.01, "maturity_threshold": 20},
+    "ccbp": {"period": 10, "rate": 0.05},
+    "dash": {"least": 0.9},
+    "fire": {"skip_output": True},
+    "hare-and-tortoise": {"momentum": 0.99, "period": 100},
+    "l2": {"strength": 0.001},
+    "l2-er": {"strength": 0.001, "rank_rate": 0.01},
+    "l2-init": {"strength": 0.01},
+    "nap": {"period": 10},
+    "parseval": {"strength": 0.01},
+    "random-replacement": {"replacement_rate": 0.01, "maturity_threshold": 20},
+    "redo": {"period": 20, "threshold": 0.02},
+    "regrama": {"period": 20, "threshold": 0.1},
+    "shrink-and-perturb": {"weight_decay": 0.01, "noise_std": 0.003},
+    "shrink-and-perturb-at-task-change": {"shrink": 0.2, "toward_fresh": True},
+    "snr": {"largest_gap": 1000, "update_period": 100},
+    "swr": {"share": 0.0005, "period": 128},
+    "upgd": {"noise_std": 0.1},
+    "weight-clipping": {"bound": 3.0},
+}
