@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import regrow
 from regrow.methods import UnitMethod
 from tests.conformance.cases import OPTIMIZERS, PROBLEMS, Run, brisk, every_method, replaces, same, start
-from tests.conformance.two_ranks import HALVES, STEPS, optimizer_for, outcome
+from tests.conformance.two_ranks import HALVES, STEPS, has_memory_of_its_own, optimizer_for, outcome
 from tests.golden.trace import PROBLEM as IN_DOUBLE
 
 # Two processes make all runs, so all tests that look at them belong to one worker of pytest.
@@ -56,6 +56,11 @@ def test_so_are_other_networks_wrapped_after_attach(method: str, problem: str, r
     _alike(*(found[problem, method] for found in ranks))
 
 
+@every_method(has_memory_of_its_own)
+def test_so_are_ranks_that_go_on_from_what_one_of_them_saved(method: str, ranks: list[dict[Any, Any]]) -> None:
+    _alike(*(found["resumed", method] for found in ranks))
+
+
 @pytest.mark.parametrize("how", ["by hand", "early"])
 def test_so_are_ranks_that_average_by_hand_or_meet_after_attach(how: str, ranks: list[dict[Any, Any]]) -> None:
     _alike(*(found[how] for found in ranks))
@@ -81,11 +86,12 @@ def test_ranks_talk_only_when_something_is_due(method: str, ranks: list[dict[Any
 def _due(name: str) -> set[int]:
     """The steps at which a method needs what other ranks have seen."""
     method, steps = brisk(name), range(1, STEPS + 1)
+    if not has_memory_of_its_own(method):
+        return set()
     if isinstance(method, UnitMethod):
-        schedules = [method.schedule(size) for size in (16, 12)] if method.reads_activations else []
-        draws = torch.Generator()
+        schedules, draws = [method.schedule(size) for size in (16, 12)], torch.Generator()
         return {step for schedule in schedules for step in steps if schedule.advance(draws)}
-    return {step for step in steps if step % method.period == 0} if method.feature_examples else set()
+    return {step for step in steps if step % method.period == 0}
 
 
 @every_method(replaces)

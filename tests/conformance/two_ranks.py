@@ -17,7 +17,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import regrow
-from regrow.methods import UnitMethod
+from regrow.methods import Method, UnitMethod
 from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Problem, Run, brisk, start
 from tests.golden.trace import PROBLEM as IN_DOUBLE
 
@@ -97,6 +97,29 @@ def short_run(method: str, problem: str, rank: int) -> dict[str, Any]:
     return outcome(model, optimizer, plastic)
 
 
+def has_memory_of_its_own(method: Method) -> bool:
+    """Whether what each rank remembers is its own, between the steps at which something is due."""
+    return method.reads_activations if isinstance(method, UnitMethod) else bool(method.feature_examples)
+
+
+def resumed_run(method: str, rank: int) -> dict[str, Any]:
+    """A run that goes on from what one rank saved, on both."""
+    problem = PROBLEMS["mlp"]
+    saved: list[Any] = [None]
+    for first in (1, SHORT + 1):
+        wrapper = DistributedDataParallel(problem.network())
+        optimizer = OPTIMIZERS["adam"](wrapper.parameters())
+        plastic = regrow.attach(wrapper, optimizer, brisk(method), example=problem.batch(0)[0])
+        if saved[0] is not None:
+            wrapper.load_state_dict(saved[0]["model"])
+            optimizer.load_state_dict(saved[0]["optimizer"])
+        for number in range(first, first + SHORT):
+            learn(wrapper, optimizer, problem, number, rank)
+        saved = [{"model": wrapper.state_dict(), "optimizer": optimizer.state_dict()}]
+        dist.broadcast_object_list(saved, src=0)
+    return outcome(wrapper.module, optimizer, plastic)
+
+
 def half_run(method: str, rank: int) -> dict[str, Any]:
     """A run in double precision on half of each batch."""
     model = IN_DOUBLE.network()
@@ -161,10 +184,10 @@ def outcome(model: nn.Module, optimizer: torch.optim.Optimizer, plastic: regrow.
     """What is to be alike on both ranks. Buffers are left to DistributedDataParallel, and what a method that reads
     activations has seen since it last chose is each rank's own.
     """
-    own = ("inputs",)
-    for method in plastic.methods:
-        if isinstance(method, UnitMethod) and method.reads_activations:
-            own += tuple(f".{name}" for name in method.initial_state(1, 1))
+    remembered = {key: value for key, value in plastic.state_dict().items() if not key.endswith("inputs")}
+    if any(has_memory_of_its_own(method) and isinstance(method, UnitMethod) for method in plastic.methods):
+        known = ("identity", "progress", "generator", "schedule", "born")
+        remembered = {key: value for key, value in remembered.items() if key.endswith(known)}
     state = {
         f"optimizer {name}.{key}": value
         for name, parameter in model.named_parameters()
@@ -173,7 +196,7 @@ def outcome(model: nn.Module, optimizer: torch.optim.Optimizer, plastic: regrow.
     }
     return {
         "parameters": {name: value.detach() for name, value in model.named_parameters()},
-        "state": state | {key: value for key, value in plastic.state_dict().items() if not key.endswith(own)},
+        "state": state | remembered,
         "events": [(event.step, event.group, event.unit, event.share) for event in plastic.events],
     }
 
@@ -217,6 +240,8 @@ def main(rank: int, folder: Path) -> None:
     for method in METHODS:
         found["long", method] = long_run(method, rank)
         found["half", method] = half_run(method, rank)
+        if has_memory_of_its_own(brisk(method)):
+            found["resumed", method] = resumed_run(method, rank)
         for problem in PROBLEMS:
             if problem != "mlp":
                 found[problem, method] = short_run(method, problem, rank)
