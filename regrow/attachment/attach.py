@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import count
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,8 @@ def attach(
     )
     request.check_names(model)
     attachment = Attachment(given, optimizer, methods, seed, request, process_group)
-    attachment.key = _free_key(optimizer)
+    attachment.key = _key(model, optimizer, methods)
+    attachment.keys_of_others = lambda: _keys(optimizer) - {attachment.key}
     attachment.check_found = _check_no_group_twice(model)
     try:
         if attachment.needs_units:
@@ -222,11 +224,23 @@ def _check_no_group_twice(model: nn.Module) -> Callable[[list[UnitWorker]], None
     return check
 
 
-def _free_key(optimizer: Optimizer | None) -> str:
-    keys = {
+def _key(model: nn.Module, optimizer: Optimizer | None, methods: Sequence[Method]) -> str:
+    """Under which the state is saved: what is at work, and the place of the model's first parameter in the optimizer.
+
+    So it does not depend on the order in which several are attached, as to the two critics of an agent.
+    """
+    own = {id(parameter) for parameter in model.parameters()}
+    held = [] if optimizer is None else [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    place = next((number for number, tensor in enumerate(held) if id(tensor) in own), 0)
+    key = f"{place}:{'+'.join(method.name for method in methods)}"
+    taken = _keys(optimizer)
+    return next(free for number in count(1) if (free := key if number == 1 else f"{key}#{number}") not in taken)
+
+
+def _keys(optimizer: Optimizer | None) -> set[str]:
+    return {
         found.key
         for refs in _live.values()
         for ref in refs
         if (found := ref()) is not None and found.attached and found.optimizer is optimizer
     }
-    return next(str(number) for number in range(len(keys) + 1) if str(number) not in keys)

@@ -50,6 +50,8 @@ class Attachment:
         graph: the model's units; None until the first forward if no example was given.
         unserved: why each group that is not served is not.
         check_found: called with the unit methods at work as soon as it is known what they serve; it may refuse that.
+        key: under which its state is in that of the optimizer.
+        keys_of_others: gives the keys of all others that are attached to the same optimizer.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Attachment:
             ]
             self._undo += [handle.remove for handle in handles]
         self.key = "0"
+        self.keys_of_others: Callable[[], set[str]] = set
         self.check_found: Callable[[list[UnitWorker]], None] = lambda workers: None
 
     def find_units(self, example: Any) -> None:
@@ -426,10 +429,13 @@ class Attachment:
             state_dict.setdefault("regrow", {})[self.key] = state
 
     def _load_from(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
-        # A run that was saved without regrow, or without this attachment: it starts here.
-        saved = state_dict.get("regrow", {}).get(self.key)
-        if saved is not None:
-            self.load_state_dict(saved)
+        saved = state_dict.get("regrow", {})
+        place = self.key.partition(":")[0]
+        left = [key for key in saved if key.partition(":")[0] == place and key not in self.keys_of_others()]
+        # What nobody else takes was saved by other methods on this model, and is refused. A run that was saved without
+        # regrow, or without this attachment: it starts here.
+        for key in [self.key] if self.key in saved else left[:1]:
+            self.load_state_dict(saved[key])
 
 
 # After so many it is likely that the user does not know that a method waits to be told.

@@ -80,7 +80,7 @@ def test_state_is_tensors_only_and_a_plain_optimizer_ignores_it() -> None:
     regrow.attach(model, optimizer, [regrow.ContinualBackprop(0.01, 5), L2()], example=batch(0)[0])
     train(model, optimizer, 30)
     saved = optimizer.state_dict()
-    assert all(isinstance(value, torch.Tensor) for value in saved["regrow"]["0"].values())
+    assert all(isinstance(value, torch.Tensor) for value in saved["regrow"]["0:cbp+l2"].values())
 
     plain = torch.optim.Adam(make_network().parameters())
     plain.load_state_dict(saved)
@@ -97,7 +97,7 @@ def test_two_models_under_one_optimizer_keep_their_states_apart() -> None:
     actor, critic, optimizer, both = build()
     train(torch.nn.Sequential(actor), optimizer, 20)
     saved = optimizer.state_dict()
-    assert set(saved["regrow"]) == {"0", "1"}
+    assert set(saved["regrow"]) == {"0:cbp", "6:cbp"}
     *networks, restored, others = build()
     restored.load_state_dict(saved)
     for network, trained in zip(networks, (actor, critic), strict=True):
@@ -126,7 +126,7 @@ def _saved_by(method: Method, width: int = 16) -> dict:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     regrow.attach(model, optimizer, method, example=batch(0)[0])
     train(model, optimizer, 3)
-    return optimizer.state_dict()["regrow"]["0"]
+    return optimizer.state_dict()["regrow"][f"0:{method.name}"]
 
 
 def test_a_state_of_another_method_or_model_is_refused() -> None:

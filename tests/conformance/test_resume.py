@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import regrow
+from regrow.errors import StateError
 from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Problem, Run, brisk, every_method, same, start
 
 pytestmark = pytest.mark.xdist_group("conformance-resume")  # one process, so that the fixture below is made once
@@ -160,3 +161,53 @@ def test_a_method_is_left_out_when_its_run_is_restored(method: str) -> None:
     run.plastic.detach()
     assert same(plain.train(10).state, run.train(10).state)
     assert "regrow" not in plain.optimizer.state_dict()
+
+
+@every_method()
+def test_twins_under_one_optimizer_are_told_apart_whatever_the_order_of_attachment(method: str) -> None:
+    """As the two critics of an agent, which have the same groups and the same parameters' names."""
+    kind = PROBLEMS["mlp"]
+
+    def begin(order: tuple[int, int], seed: int) -> tuple[nn.ModuleList, torch.optim.Optimizer]:
+        twins = nn.ModuleList(kind.network(seed + number) for number in range(2))
+        optimizer = torch.optim.Adam(twins.parameters(), lr=0.01)
+        for number in order:
+            twins[number].plastic = regrow.attach(
+                twins[number], optimizer, brisk(method), example=kind.batch(0)[0], seed=number
+            )
+        return twins, optimizer
+
+    def train(twins: nn.ModuleList, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            inputs, targets = kind.batch(step)
+            optimizer.zero_grad()
+            for number, twin in enumerate(twins):
+                kind.loss(twin((number + 1) * inputs), targets).backward()
+            optimizer.step()
+
+    twins, optimizer = begin((0, 1), seed=0)
+    train(twins, optimizer, range(8))
+    state = copied({"model": twins.state_dict(), "optimizer": optimizer.state_dict()})
+    train(twins, optimizer, range(8, 16))
+    others, made = begin((1, 0), seed=7)
+    others.load_state_dict(state["model"])
+    made.load_state_dict(state["optimizer"])
+    train(others, made, range(8, 16))
+    assert same(flat(others.state_dict()), flat(twins.state_dict()))
+    assert same(flat(made.state_dict()), flat(optimizer.state_dict()))
+
+
+def test_a_second_method_may_be_attached_before_the_one_that_was_saved() -> None:
+    run = start("mlp", "adam", brisk("cbp")).train(8)
+    later = start("mlp", "adam", brisk("l2"))
+    plastic = regrow.attach(later.model, later.optimizer, brisk("cbp"), example=run.problem.batch(0)[0])
+    later.optimizer.load_state_dict(run.optimizer.state_dict())
+    assert (later.plastic.metrics()["steps"], plastic.metrics()["steps"]) == (0, 8)
+
+
+@pytest.mark.parametrize("others", [["redo"], ["cbp", "l2"]])
+def test_another_method_in_the_place_of_the_one_that_was_saved_is_refused(others: list[str]) -> None:
+    run = start("mlp", "adam", brisk("cbp")).train(8)
+    later = start("mlp", "adam", [brisk(name) for name in others])
+    with pytest.raises(StateError, match="(?s)saved with other methods.*delete the key 'regrow'"):
+        later.optimizer.load_state_dict(run.optimizer.state_dict())
