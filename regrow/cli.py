@@ -63,7 +63,7 @@ def run(
 
     Args:
         study: its name; `regrow list` shows all.
-        scale: smoke, laptop or paper.
+        scale: one of the study's; `regrow list` shows them.
         seeds: how many (5), or which (0:30, the last one left out). Default: as the scale says.
         methods: names with commas between them. Default: all of the study.
         engine: fused, plain, or auto: fused where it can serve the methods.

@@ -56,6 +56,8 @@ class BitFlippingStudy(Study, name="bit-flipping"):
         "methods-search": Scale("the grids of all methods to choose from, 2 seeds", range(1000, 1002), _METHODS),
     }
 
+    missing_scales = dict.fromkeys(("laptop", "paper"), "only the comparison of methods has been built.")
+
     def methods(self, scale: str) -> dict[str, tuple[Method, ...]]:
         """Return all methods, each at its default and at the best of its grid; or the whole grids."""
         if scale == "methods-search":

@@ -1,6 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
+from regrow.errors import ConfigError
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
 from regrow.methods import Method
@@ -16,6 +18,11 @@ def test_the_network_and_the_stream_are_those_of_the_text():
     assert first.inputs.shape == (960, 20) and first.labels.shape == (960, 1)
     slow = [task.inputs[:, :15].unique(dim=0) for task in (first, second)]
     assert [len(bits) for bits in slow] == [1, 1] and not torch.equal(*slow)
+
+
+def test_what_has_not_been_built_is_said():
+    with pytest.raises(ConfigError, match="bit-flipping has no scale 'paper': only the comparison of methods has been"):
+        BitFlippingStudy().scale("paper")
 
 
 def test_seed_decides_network_and_leaves_the_global_generator_alone():
