@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import regrow
@@ -154,6 +153,8 @@ def averaged_by_hand(rank: int) -> dict[str, Any]:
 
 def sharded(method: str, rank: int) -> dict[str, dict[str, Tensor]]:
     """Parameters after a run with Adam, and after one with an Adam that has its state in shards over ranks."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer  # torch warns of itself at this import
+
     problem = PROBLEMS["mlp"]
     found = {}
     for how in ("whole", "shards"):
