@@ -55,13 +55,19 @@ def attach(
     `exclude=lambda group: group.status == "coupled"`; stream of a transformer 0.10, 0.10, 0.06 with norms first, and
     0.5, 0.6, 1.6 with norms last. For free and shared units it is exactly 0, as `regrow.verify` shows.
 
+    A group waits while any of its parameters is frozen. A step that a GradScaler skips is none. In a step with a closure,
+    gradients are read and edited after its first call; optimizers that call it again, such as LBFGS, are refused at that
+    moment by methods that edit gradients.
+
     In a data-parallel run every rank attaches, with the same methods and seed, and weights stay bit-identical. What
     each has seen of activations is put together when something is due, in one `all_reduce` or two, and never between;
     buffers, such as running statistics, are left to DistributedDataParallel. A checkpoint has what the rank that saves
     it has seen since.
 
     Args:
-        model: any network. Wrappers of DDP and `torch.compile` are looked through.
+        model: any network. Wrappers of DDP and `torch.compile` are looked through. Compiled, it stays one graph without
+            a break, but for a first forward that finds units and a few methods (docs/architecture.md). What has been
+            compiled is compiled anew at its next call, so attach before a long warm-up.
         optimizer: any torch optimizer that holds its parameters; None for manual mode, in which you call
             `step()` of the result after each update of your own.
         method: a method, its name, or several, such as `[ContinualBackprop(), L2(1e-4)]`.
