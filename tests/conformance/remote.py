@@ -90,6 +90,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], waits: list[str], draws: 
         places = [index for index in args[1] if index is not None]
         if any(index.dtype == torch.bool or not isinstance(index, RemoteTensor) for index in places):
             waits.append(f"{func} with a mask, or with an index of the host")
+    elif there and func is _aten.where.self and len(there) < len(tensors):
+        waits.append("where with a number of the host")
     elif there and any(value.dim() for value in tensors if not isinstance(value, RemoteTensor)):
         raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got some of the host.")
     elif there and func in _FETCHES:

@@ -142,6 +142,7 @@ def test_a_drawn_budget_is_drawn_on_the_host(method: str) -> None:
         lambda there, here: here.copy_(there),
         lambda there, here: here.to(there),
         lambda there, here: here.copy_(there, non_blocking=True),
+        lambda there, here: torch.where(there > 0, there, torch.tensor(1.0)),
     ],
 )
 def test_what_waits_is_noticed(wait: Callable[[torch.Tensor, torch.Tensor], object]) -> None:
