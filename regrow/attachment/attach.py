@@ -55,9 +55,9 @@ def attach(
     `exclude=lambda group: group.status == "coupled"`; stream of a transformer 0.10, 0.10, 0.06 with norms first, and
     0.5, 0.6, 1.6 with norms last. For free and shared units it is exactly 0, as `regrow.verify` shows.
 
-    A group waits while any of its parameters is frozen. A step that a GradScaler skips is none. In a step with a closure,
-    gradients are read and edited after its first call; optimizers that call it again, such as LBFGS, are refused at that
-    moment by methods that edit gradients.
+    A group waits while any of its parameters is frozen. A step that a GradScaler skips is none. In a step with a
+    closure, gradients are read and edited after its first call; an optimizer that calls it again, such as LBFGS, is
+    refused then for methods that edit gradients.
 
     In a data-parallel run every rank attaches, with the same methods and seed, and weights stay bit-identical. What
     each has seen of activations is put together when something is due, in one `all_reduce` or two, and never between;
