@@ -26,6 +26,7 @@ from regrow.methods.method import Method
 from regrow.methods.unit_method import UnitMethod
 from regrow.methods.weight_method import WeightMethod
 from regrow.units.graph import UnitGraph, UnitGroup
+from regrow.units.optimizer_state import find_copies
 from regrow.units.table import WIDTH, Row, format_reasons, format_table, shorten
 from regrow.units.trace import find_units
 from regrow.units.wrappers import IF_COMPILED, without_wrapper
@@ -203,6 +204,8 @@ class Attachment:
                 "task_changed() came before any training forward: no units are known. Give attach() an example=."
             )
         self._tasks += 1
+        if self.optimizer is not None:
+            find_copies(self.optimizer)
         with self.paused():  # forwards for the losses do not count
             for worker in self._weight_workers.values():
                 worker.change_task(self._steps, losses)
@@ -393,6 +396,8 @@ class Attachment:
             return
         self._steps += 1
         self._ranks.prove()
+        if self.optimizer is not None:
+            find_copies(self.optimizer)
         for editor in self._weight_workers.values():
             editor.after_step(self._steps)
         self._ask_for_task_changes()

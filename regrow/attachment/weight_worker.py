@@ -245,10 +245,13 @@ class WeightWorker:
     def _forget(self, name: str, parameter: nn.Parameter) -> None:
         if self._optimizer is None:
             return
-        remembered(self._optimizer, parameter, name)  # raises if anything cannot be set to 0
+        beginnings = {id(value): begin for value, begin in remembered(self._optimizer, parameter, name)}
         state = state_of(self._optimizer, parameter)
         for key, value in state.items():
-            if isinstance(value, Tensor) and (value.dim() or key == "step"):
+            if id(value) in beginnings:
+                begin = beginnings[id(value)]
+                value.copy_(parameter) if begin is None else value.fill_(begin)
+            elif isinstance(value, Tensor) and (value.dim() or key == "step"):
                 value.zero_()
             elif key == "step":
                 state[key] = 0

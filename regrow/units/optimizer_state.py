@@ -1,6 +1,7 @@
 """What an optimizer remembers of a parameter's elements."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -20,8 +21,40 @@ def state_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:
     return found
 
 
-def remembered(optimizer: Optimizer, parameter: Tensor, name: str) -> list[Tensor]:
-    """Every state tensor of the parameter's shape. A scalar step count belongs to the whole tensor.
+# What torch's optimizers and most others call what they gather from gradients. Anything else is looked at.
+_OF_GRADIENTS = frozenset(
+    "momentum_buffer exp_avg exp_avg_sq max_exp_avg_sq exp_inf square_avg grad_avg acc_delta sum prev step_size".split()
+)
+# With which setting of its group an entry begins; 0 for all others.
+_BEGINS_AS = {"step_size": "lr", "sum": "initial_accumulator_value"}  # of Rprop; of Adagrad
+_copies: "WeakKeyDictionary[Optimizer, frozenset[str]]" = WeakKeyDictionary()
+
+
+def find_copies(optimizer: Optimizer) -> None:
+    """Notice which of its entries are copies of the weights, such as the sequence z of schedule-free optimizers, or
+    weights in higher precision. They are told by their values, all parameters together: a copy is nearer to the weights
+    than 0 is. To be called when the optimizer has made a step, before weights are changed otherwise; once is enough.
+    """
+    if optimizer in _copies:
+        return
+    distances: dict[str, tuple[Tensor, Tensor]] = {}
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = [(parameter.detach(), state) for parameter in held if (state := state_of(optimizer, parameter))]
+    for parameter, state in states:
+        for key, value in state.items():
+            if key in _OF_GRADIENTS or not isinstance(value, Tensor) or has_own_form(value):
+                continue
+            if value.shape == parameter.shape and value.dim() and value.is_floating_point():
+                far, size = distances.get(key, (0.0, 0.0))
+                weight = parameter.float()
+                distances[key] = far + (value - weight).square().sum(), size + weight.square().sum()
+    if states:
+        _copies[optimizer] = frozenset(key for key, (far, size) in distances.items() if bool(far < size / 2))
+
+
+def remembered(optimizer: Optimizer, parameter: Tensor, name: str) -> list[tuple[Tensor, float | None]]:
+    """Every state tensor of the parameter's shape, and with what number each element of it begins: None if it is a copy
+    of the weights, as far as `find_copies` has seen. A scalar step count belongs to the whole tensor.
 
     Args:
         optimizer: the optimizer.
@@ -47,5 +80,13 @@ def remembered(optimizer: Optimizer, parameter: Tensor, name: str) -> list[Tenso
                 "(exclude=)."
             )
         if same_shape:
-            found.append(value)
+            is_copy = key in _copies.get(optimizer, ())
+            found.append((value, None if is_copy else _beginning(optimizer, parameter, key)))
     return found
+
+
+def _beginning(optimizer: Optimizer, parameter: Tensor, key: str) -> float:
+    for group in optimizer.param_groups if key in _BEGINS_AS else ():
+        if any(held is parameter for held in group["params"]):
+            return float(group.get(_BEGINS_AS[key], 0.0))
+    return 0.0

@@ -129,9 +129,9 @@ class Region:
         return sums_along(0, term, *(self._front(tensor)[self._place(None)] for tensor in tensors))
 
     def clear_state(self, optimizer: Optimizer, units: Tensor) -> None:
-        """Set to 0 what the optimizer remembers of these elements, in every state tensor of the parameter's
-        shape. A scalar step count belongs to the whole tensor and stays. Of originals, those elements are cleared
-        that make nothing but these.
+        """Set what the optimizer remembers of these elements, in every state tensor of the parameter's shape, to what
+        it begins with: 0 nearly always; copies of weights to what the weights are now. A scalar step count belongs to
+        the whole tensor and stays. Of originals, those elements are cleared that make nothing but these.
         """
         place: list[tuple[Tensor, ...] | Tensor] = [self._place(units)]
         if isinstance(self.held, Parametrized):
@@ -139,8 +139,10 @@ class Region:
             self._front(mask)[self._place(units)] = True
             place = list(self.held.owned(mask))
         for parameter, elements in zip(self.parameters, place, strict=True):
-            for value in remembered(optimizer, parameter, self.part.parameter):
-                (value if isinstance(elements, Tensor) else self._front(value))[elements] = 0.0
+            for value, beginning in remembered(optimizer, parameter, self.part.parameter):
+                pair = (value, parameter.detach())
+                target, weight = pair if isinstance(elements, Tensor) else map(self._front, pair)
+                target[elements] = weight[elements].to(value) if beginning is None else beginning
 
     def check_state(self, optimizer: Optimizer) -> None:
         """Raise if what the optimizer remembers of these elements could not be cleared."""
