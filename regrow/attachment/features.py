@@ -90,7 +90,7 @@ class Features:
     def load(self, state: Tensor) -> None:
         """Go on from what `state` returned. Inputs that were on another device come to that of the model."""
         device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
-        file = io.BytesIO(bytes(state.tolist()))
+        file = io.BytesIO(state.cpu().numpy().tobytes())
         kept = torch.load(file, map_location=lambda storage, where: _moved(storage, where, device), weights_only=True)
         self._kept = deque((size, args, kwargs) for size, args, kwargs in kept)
 
