@@ -41,8 +41,8 @@ class Attachment:
     After each optimizer step, weight methods act first and unit methods then, each kind in the order given, so
     that the outgoing weights of new units are exactly 0 when the training loop gets control back.
 
-    Its state rides in `optimizer.state_dict()["regrow"]`, as tensors only; restoring the optimizer restores it. So attach
-    first and load then: an optimizer that was restored before has dropped what it did not know.
+    Its state rides in `optimizer.state_dict()["regrow"]`, as tensors only; restoring the optimizer restores it. So
+    attach first and load then: an optimizer that was restored before has dropped what it did not know.
 
     Attributes:
         model: the model, without wrappers.
