@@ -26,7 +26,7 @@ from regrow.methods.method import Method
 from regrow.methods.unit_method import UnitMethod
 from regrow.methods.weight_method import WeightMethod
 from regrow.units.graph import UnitGraph, UnitGroup
-from regrow.units.optimizer_state import find_copies
+from regrow.units.optimizer_state import find_copies, forget_path
 from regrow.units.table import WIDTH, Row, format_reasons, format_table, shorten
 from regrow.units.trace import find_units
 from regrow.units.wrappers import IF_COMPILED, without_wrapper
@@ -210,6 +210,8 @@ class Attachment:
         with self.paused():  # forwards for the losses do not count
             for worker in self._weight_workers.values():
                 worker.change_task(self._steps, losses)
+                if self.optimizer is not None and worker.method.acts_at_task_changes:
+                    forget_path(self.optimizer)
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:
@@ -413,7 +415,10 @@ class Attachment:
                 for site in self._sites():
                     site.check_optimizer(self.optimizer)
         for worker in self._unit_workers.values():
-            self.events += worker.step(self.optimizer, self._steps)
+            events = worker.step(self.optimizer, self._steps)
+            if self.optimizer is not None and any(event.share == 1 for event in events):
+                forget_path(self.optimizer)
+            self.events += events
 
     def _ask_for_task_changes(self) -> None:
         if self._tasks or self._told_to_tell or self._steps < _STEPS_WITHOUT_A_TASK:

@@ -19,7 +19,7 @@ from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
 from regrow.units.graph import UnitGraph
 from regrow.units.initial import SameLaw, reset_law, starting_law
-from regrow.units.optimizer_state import remembered, state_of
+from regrow.units.optimizer_state import forget_path, remembered, state_of
 from regrow.units.table import format_reasons
 
 
@@ -245,6 +245,7 @@ class WeightWorker:
     def _forget(self, name: str, parameter: nn.Parameter) -> None:
         if self._optimizer is None:
             return
+        forget_path(self._optimizer)
         beginnings = {id(value): begin for value, begin in remembered(self._optimizer, parameter, name)}
         state = state_of(self._optimizer, parameter)
         for key, value in state.items():

@@ -90,3 +90,12 @@ def _beginning(optimizer: Optimizer, parameter: Tensor, key: str) -> float:
         if any(held is parameter for held in group["params"]):
             return float(group.get(_BEGINS_AS[key], 0.0))
     return 0.0
+
+
+def forget_path(optimizer: Optimizer) -> None:
+    """Let an optimizer that has related past steps of all parameters to each other, as LBFGS does, begin anew: what it
+    has found is about weights that are no longer there.
+    """
+    for state in optimizer.state.values():
+        if any(isinstance(value, list) for value in state.values()):
+            state.clear()

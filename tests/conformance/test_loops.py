@@ -149,6 +149,20 @@ def test_closures_that_are_called_again_are_one_step_or_refused(method: str, sea
     assert bool(run.plastic.events) == replaces(brisk(method))
 
 
+@every_method(lambda method: not edits_gradients(method))
+def test_what_lbfgs_found_on_its_way_is_forgotten_with_a_unit_or_a_task(method: str) -> None:
+    run = begin(PROBLEMS["mlp"], lambda parameters: torch.optim.LBFGS(parameters, lr=0.1), brisk(method))
+    [first, *_] = run.model.parameters()
+    for _ in range(9):
+        train(run, 1, closing)
+        new = [event for event in run.plastic.events if event.step == run.steps and event.share == 1]
+        if not isinstance(brisk(method), WeightMethod):
+            assert ("old_dirs" in run.optimizer.state[first]) != bool(new)
+    run.change_task()
+    if isinstance(kind := brisk(method), WeightMethod):
+        assert ("old_dirs" in run.optimizer.state[first]) != kind.acts_at_task_changes
+
+
 @every_method(edits_gradients)
 def test_a_closure_that_is_called_once_is_served_under_lbfgs_too(method: str) -> None:
     run = begin(PROBLEMS["mlp"], lambda parameters: torch.optim.LBFGS(parameters, lr=0.1, max_iter=1), brisk(method))
