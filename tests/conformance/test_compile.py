@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.utils.checkpoint import checkpoint
 
 import regrow
 from regrow.methods import Method, UnitMethod, WeightMethod
-from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Run, brisk, every_method, same, start
+from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Problem, Run, brisk, every_method, same, start
 
 # Of torch's compiler itself.
 pytestmark = [
@@ -181,6 +182,53 @@ def test_hooks_that_do_not_run_are_an_error_that_says_what_to_do(method: str) ->
     run.plastic = regrow.attach(model, run.optimizer, brisk(method), example=kind.batch(0)[0])
     torch.compiler.reset()
     assert run.train(STEPS).plastic.events
+
+
+@pytest.mark.parametrize("method", ["cbp", "snr", "ccbp"])
+@pytest.mark.parametrize("called", [False, True])
+def test_blocks_that_are_compiled_each_for_itself(method: str, called: bool) -> None:
+    compiler = Compiler()
+    run = start("transformer", "adam", None)
+    model = run.model
+    expected = start("transformer", "adam", brisk(method)).train(STEPS)
+    for block in model.blocks:
+        block.compile(backend=compiler, fullgraph=True)
+    if called:
+        model(run.problem.batch(0)[0]).sum().backward()
+    run.plastic = regrow.attach(model, run.optimizer, brisk(method), example=run.problem.batch(0)[0])
+    run.train(STEPS)
+    assert compiler.graphs
+    assert run.plastic.events == expected.plastic.events != []
+    assert same(run.state, expected.state)
+
+
+class Recomputing(nn.Module):
+    """The activations of its middle are thrown away, and computed once more in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(8, 16), nn.Linear(16, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(checkpoint(self._hidden, x, use_reentrant=False))
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        return torch.relu(self.middle(torch.relu(self.first(x))))
+
+
+@every_method(lambda method: isinstance(method, UnitMethod) and method.reads_activations)
+def test_activations_that_are_computed_twice(method: str) -> None:
+    compiler = Compiler()
+    runs = []
+    for is_compiled in (False, True):
+        model = Problem(Recomputing, PROBLEMS["mlp"].draw).network()
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        plastic = regrow.attach(model, optimizer, brisk(method), example=PROBLEMS["mlp"].batch(0)[0])
+        model = compiler.compile(model, in_place=False) if is_compiled else model
+        runs.append(Run(PROBLEMS["mlp"], model, optimizer, plastic).train(STEPS))
+    assert runs[0].plastic.events == runs[1].plastic.events != []
+    assert compiler.graphs == _graphs(brisk(method))
+    assert compiler.breaks == 1
 
 
 def test_a_pause_is_compiled_once() -> None:
