@@ -7,13 +7,18 @@ Where a default does nothing within the few steps that are timed, it is timed so
 so that every timed step replaces as many units as later ones. A method that acts once per period is timed twice: with a
 period that never comes, which gives the cost of a quiet step, and with period 1, which gives what it costs to act once.
 What acts at task changes has one of these timed by itself.
+
+Besides the difference between whole steps, which is what counts and is noisy, the time within regrow is taken.
 """
 
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +46,8 @@ from regrow.methods import (
     WeightMethod,
     method_named,
 )
+from regrow.units.blocks import in_blocks
+from regrow.units.taps import TapHook
 
 BARE = "bare"
 SEVERAL = "cbp and snr on groups in turn, l2, l2-init"
@@ -61,12 +68,14 @@ class Case:
         acting: attaches the same so that it acts at every step; None if it does so anyhow, or never.
         period: steps from one act to the next by default.
         at_task_change: it acts at task changes.
+        inputs: how many of the last inputs it looks at when it acts.
     """
 
     quiet: Put
     acting: Put | None = None
     period: int | None = None
     at_task_change: bool = False
+    inputs: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,9 @@ class Cost:
         percent: the same.
         low: lower quartile of that.
         high: upper quartile.
-        act_ms: of acting once per period.
+        inside_ms: the same as `step_ms`, but timed where regrow is called: without what it does to the cache for
+            others, and without their noise.
+        act_ms: of acting once per period, timed so.
         period: in steps, by default.
         amortized_percent: per step, with the acts.
         task_change_ms: of acting once at a task change.
@@ -94,6 +105,7 @@ class Cost:
     percent: float
     low: float
     high: float
+    inside_ms: float = 0.0
     act_ms: float | None = None
     period: int | None = None
     amortized_percent: float | None = None
@@ -122,7 +134,8 @@ def case_of(method: Method) -> Case:
         never, always = (
             _attaching(method_named(method.name, **(method.settings() | {"period": steps}))) for steps in (NEVER, 1)
         )
-        return Case(never, always, period, at_task_change)
+        inputs = method.feature_examples if isinstance(method, WeightMethod) else 0
+        return Case(never, always, period, at_task_change, inputs)
     return Case(_attaching(method), at_task_change=at_task_change)
 
 
@@ -144,6 +157,37 @@ def _attach_several(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: 
             include=lambda group: group.name in groups[1::2],
         ),
     ]
+
+
+class Stopwatch:
+    """CPU time of everything that regrow does while a network is trained."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def inside(self, call: Callable[[], object]) -> float:
+        """Seconds of a call that are regrow's."""
+        before = self.seconds
+        call()
+        return self.seconds - before
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within the block, what is attached is timed."""
+        with ExitStack() as stack:
+            for kind, name in ((TapHook, "__call__"), (Attachment, "_before_step"), (Attachment, "_after_step")):
+                stack.enter_context(patch.object(kind, name, self._timed(getattr(kind, name))))
+            yield
+
+    def _timed(self, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            start = time.process_time()
+            try:
+                return function(*args)
+            finally:
+                self.seconds += time.process_time() - start
+
+        return call
 
 
 def training(workload: Workload, put: Put | None = None) -> tuple[Callable[[], None], Sequence[Attachment], Loss]:
@@ -168,19 +212,23 @@ def costs(name: str, workload: Workload, wanted: dict[str, Case], rounds: int) -
     or slower.
     """
     names = list(wanted)
+    watch = Stopwatch()
     noise: dict[str, list[float]] = {BARE: [], BARE + AGAIN: []}
     for start in range(0, len(names), TOGETHER):
         chunk = names[start : start + TOGETHER]
         puts: dict[str, Put | None] = {BARE: None, BARE + AGAIN: None} | {key: wanted[key].quiet for key in chunk}
         times: dict[str, list[float]] = {key: [] for key in puts}
+        inside: dict[str, list[float]] = {key: [] for key in puts}
         for done in range(0, rounds, ROUNDS_OF_A_BUILD):
-            calls = {key: training(workload, put)[0] for key, put in puts.items()}
-            for key, taken in time_in_turn(calls, min(ROUNDS_OF_A_BUILD, rounds - done)).items():
-                times[key] += taken
+            with watch.running():
+                calls = {key: _noting(watch, training(workload, put)[0], inside[key]) for key, put in puts.items()}
+                for key, taken in time_in_turn(calls, min(ROUNDS_OF_A_BUILD, rounds - done)).items():
+                    times[key] += taken
         bare, _, *rows = compare_times(times, BARE)
         bare_ms = bare.milliseconds / workload.steps
         for key, row in zip(chunk, rows, strict=True):
-            yield _with_acts(_cost(name, row, bare_ms), wanted[key], workload, row.milliseconds / workload.steps)
+            inside_ms = statistics.median(inside[key]) * 1000 / workload.steps
+            yield _with_acts(replace(_cost(name, row, bare_ms), inside_ms=inside_ms), wanted[key], workload, watch)
         for key, taken in noise.items():
             taken += times[key]
     bare, again = compare_times(noise, BARE)
@@ -192,9 +240,17 @@ def _cost(network: str, row: Row, bare_ms: float) -> Cost:
     return Cost(network, row.case, bare_ms, bare_ms * (row.ratio - 1), percent, low, high)
 
 
-def _with_acts(cost: Cost, case: Case, workload: Workload, quiet_ms: float) -> Cost:
+def _noting(watch: Stopwatch, call: Callable[[], None], taken: list[float]) -> Callable[[], None]:
+    return lambda: taken.append(watch.inside(call))
+
+
+def _with_acts(cost: Cost, case: Case, workload: Workload, watch: Stopwatch) -> Cost:
     if case.acting is not None and case.period is not None:
-        act_ms = typical_ms(training(workload, case.acting)[0]) / workload.steps - quiet_ms
+        with watch.running():
+            train, _, loss = training(workload, case.acting)
+            for _ in range(0, case.inputs, len(workload.inputs())):
+                loss()  # what looks at the last inputs has them then
+            act_ms = typical_ms(train, watch.inside) / workload.steps - cost.inside_ms
         amortized = cost.percent + 100 * act_ms / case.period / cost.bare_ms
         cost = replace(cost, act_ms=act_ms, period=case.period, amortized_percent=amortized)
     if case.at_task_change:
@@ -205,19 +261,41 @@ def _with_acts(cost: Cost, case: Case, workload: Workload, quiet_ms: float) -> C
     return cost
 
 
-def typical_ms(call: Callable[[], object], times: int = 4, most: float = 4.0) -> float:
-    """Median CPU time of a call, in ms: of so many calls, or of fewer once they have taken so many seconds."""
+def typical_ms(
+    call: Callable[[], object], time_of: Callable[[Callable[[], object]], float] = cpu_seconds, times: int = 4
+) -> float:
+    """Median time of a call, in ms: of so many calls, or of fewer once they have taken four seconds."""
     taken: list[float] = []
-    while len(taken) < times and sum(taken) < most:
-        taken.append(cpu_seconds(call))
+    while len(taken) < times and sum(taken) < 4:
+        taken.append(time_of(call))
     return statistics.median(taken) * 1000
+
+
+def bounds(workload: Workload) -> str:
+    """What anything costs that draws a number for each weight, or changes each weight."""
+    weights = [weight.detach() for weight in workload.model().parameters()]
+
+    def draw() -> None:
+        for weight in weights:
+            for (block,) in in_blocks(weight):
+                torch.randn(block.shape)
+
+    def change() -> None:
+        for weight in weights:
+            weight.mul_(1.0)
+
+    count = sum(weight.numel() for weight in weights) / 1e6
+    return (
+        f"Bounds: {typical_ms(draw, times=9):.1f} ms to draw a normal number for each of the {count:.1f}M weights, "
+        f"{typical_ms(change, times=9):.1f} ms to read and write each once."
+    )
 
 
 def table(found: Sequence[Cost]) -> str:
     """The costs on one network, in markdown."""
     lines = [
-        "| method | ms a step | % | quartiles | ms an act | % with acts | ms a task change |",
-        "|---|---|---|---|---|---|---|",
+        "| method | ms a step | % | quartiles | % inside | ms an act | % with acts | ms a task change |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for cost in found:
         act = "" if cost.act_ms is None else f"{_digits(cost.act_ms)} every {cost.period}"
@@ -225,7 +303,7 @@ def table(found: Sequence[Cost]) -> str:
         change = "" if cost.task_change_ms is None else _digits(cost.task_change_ms)
         lines.append(
             f"| {cost.method} | {cost.step_ms:.2f} | {cost.percent:.1f} | {cost.low:.1f} to {cost.high:.1f} "
-            f"| {act} | {amortized} | {change} |"
+            f"| {100 * cost.inside_ms / cost.bare_ms:.1f} | {act} | {amortized} | {change} |"
         )
     return "\n".join(lines)
 
@@ -245,7 +323,7 @@ def main() -> None:
         here = list(costs(name, workload, wanted, rounds))
         bare_ms = statistics.median(cost.bare_ms for cost in here)
         print(f"\n{workload.description}: {bare_ms:.1f} ms a step; {rounds} rounds of {workload.steps} steps\n")
-        print(table(here), flush=True)
+        print(f"{table(here)}\n\n{bounds(workload)}", flush=True)
         found += here
     about = environment()
     print("\nSGD with momentum; " + "; ".join(f"{key}: {value}" for key, value in about.items()))

@@ -37,6 +37,7 @@ def test_every_method_is_timed() -> None:
     for name, cost in found.items():
         acts = name in cases() and cases()[name].acting is not None
         assert (cost.act_ms is not None) == (cost.amortized_percent is not None) == acts
+        assert (cost.inside_ms > 0) == (name in cases())
         assert cost.low <= cost.percent <= cost.high
         assert cost.step_ms == pytest.approx(cost.bare_ms * cost.percent / 100)
 
@@ -57,11 +58,13 @@ def test_steps_that_are_timed_are_those_that_are_told(monkeypatch: pytest.Monkey
 
 
 def test_table() -> None:
-    quiet = Cost("mlp", "redo", 50.0, 0.5, 1.0, 0.5, 1.5, act_ms=20.0, period=1000, amortized_percent=1.04)
+    quiet = Cost(
+        "mlp", "redo", 50.0, 0.5, 1.0, 0.5, 1.5, inside_ms=0.4, act_ms=20.0, period=1000, amortized_percent=1.04
+    )
     change = Cost("mlp", "fire", 50.0, 0.0, 0.0, -0.1, 0.1, task_change_ms=4321.0)
     assert table([quiet, change]).splitlines()[2:] == [
-        "| redo | 0.50 | 1.0 | 0.5 to 1.5 | 20 every 1000 | 1.0 |  |",
-        "| fire | 0.00 | 0.0 | -0.1 to 0.1 |  |  | 4321 |",
+        "| redo | 0.50 | 1.0 | 0.5 to 1.5 | 0.8 | 20 every 1000 | 1.0 |  |",
+        "| fire | 0.00 | 0.0 | -0.1 to 0.1 | 0.0 |  |  | 4321 |",
     ]
 
 
