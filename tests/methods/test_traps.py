@@ -202,7 +202,8 @@ def test_norms_can_be_left_out_of_decay() -> None:
 
 def test_a_frozen_parameter_is_left_alone_by_every_method() -> None:
     for each in Method.registry.values():
-        model = make_network()
+        # With a hidden layer that is trained, which some methods need.
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         model[0].weight.requires_grad_(False)
         frozen = model[0].weight.detach().clone()
