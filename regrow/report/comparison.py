@@ -120,7 +120,7 @@ def sentence(curves: pl.DataFrame) -> str:
     rows = table(curves)
     baseline = curves.filter(pl.col("method") == BASELINE)
     first = summary.sentence(baseline) if not baseline.is_empty() else "The baseline has not run."
-    others = [row for row in rows if row["method"] != BASELINE]
+    others = [row for row in rows if row["method"] not in (BASELINE, ORACLE)]
     defaults = [row for row in others if not row["method"].endswith(TUNED)]
     best = {base(row["method"]): row for row in others}  # the tuned one follows its default
     parts = [_counted("At their defaults", defaults), _counted("At the best of their grids", list(best.values()))]
