@@ -154,11 +154,12 @@ def _list_methods() -> None:
     from regrow.methods import Method
     from regrow.methods.overview import overview
 
-    table = Table("method", "kind", "what it does", "needs", "state", "reference", box=box.SIMPLE)
+    table = Table("method", "kind", "what it does", "needs", "works", "state", "reference", box=box.SIMPLE)
     for _, kind in sorted(Method.registry.items()):
         found = overview(kind)
         needs = ", ".join(found.needs) or "–"
-        table.add_row(Text(found.name, "bold"), found.kind, found.line, needs, found.state, found.reference)
+        name = Text(found.name, "bold")
+        table.add_row(name, found.kind, found.line, needs, found.works, found.state, found.reference)
     console.print(table)
 
 

@@ -205,7 +205,7 @@ def test_list_shows_studies_and_methods(here):
 def test_list_methods_says_what_each_needs(here):
     code, output, errors = here("list", "methods")
     assert (code, errors) == (0, "") and "permuted-digits" not in output
-    head = ("method", "kind", "what it does", "needs", "state", "reference")
+    head = ("method", "kind", "what it does", "needs", "works", "state", "reference")
     assert re.search(r"\s+".join(head), output)
     rows = [
         r"cbp +unit +Re-draws a tiny share .* +units, activations +per unit +Dohare et al., Nature 2024",

@@ -19,6 +19,8 @@ class Overview:
         line: what it does.
         reference: where it comes from.
         needs: what it must be able to see or be told.
+        works: when it has something to do, which is what it costs: "at each step", "at every 1000th step", "at task
+            changes", "never". What that takes in time, `python -m benchmarks.overhead` measures.
         state: how much it remembers: "none", "per layer", "per unit" or "per weight".
     """
 
@@ -27,6 +29,7 @@ class Overview:
     line: str
     reference: str
     needs: tuple[str, ...]
+    works: str
     state: str
 
 
@@ -36,19 +39,27 @@ def overview(kind: type[Method]) -> Overview:
     line = (kind.__doc__ or "").strip().splitlines()[0]
     if isinstance(method, UnitMethod):
         reads = () if method.needs is None else ("activations" if method.reads_activations else "gradients",)
-        return Overview(kind.name, "unit", line, kind.reference, ("units", *reads), "per unit")
+        works = _every(1 if method.reads_every_step and method.needs else getattr(method, "period", 1))
+        return Overview(kind.name, "unit", line, kind.reference, ("units", *reads), works, "per unit")
     assert isinstance(method, WeightMethod)
     only_at_changes = method.acts_at_task_changes and not method.acts_at_steps
     facts = {
         "units": method.needs_units,
         "activations": method.feature_examples > 0,
         "gradients": method.reads_gradients,
+        "optimizer": method.acts_at_steps,
         "task changes": method.acts_at_task_changes,
     }
     needs = tuple(fact for fact, holds in facts.items() if holds)
-    return Overview(
-        kind.name, "task change" if only_at_changes else "weight", line, kind.reference, needs, _state(method)
-    )
+    period = getattr(method, "period", 1) if method.evaluated is None else 1  # a slow copy follows at each step
+    times = [_every(period)] if method.acts_at_steps and period else []
+    works = " and ".join([*times, *(["at task changes"] if method.acts_at_task_changes else [])]) or "never"
+    kind_of = "task change" if only_at_changes else "weight"
+    return Overview(kind.name, kind_of, line, kind.reference, needs, works, _state(method))
+
+
+def _every(period: int) -> str:
+    return "at each step" if period == 1 else f"at every {period}th step"
 
 
 def _state(method: WeightMethod) -> str:

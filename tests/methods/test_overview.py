@@ -5,24 +5,29 @@ from regrow.methods.overview import overview
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "needs", "state"),
+    ("name", "kind", "needs", "works", "state"),
     [
-        ("backprop", "weight", (), "none"),
-        ("cbp", "unit", ("units", "activations"), "per unit"),
-        ("random-replacement", "unit", ("units",), "per unit"),
-        ("ccbp", "unit", ("units", "gradients"), "per unit"),
-        ("swr", "weight", ("gradients",), "none"),
-        ("l2-init", "weight", (), "per weight"),
-        ("spectral-penalty", "weight", (), "per layer"),
-        ("l2-er", "weight", ("units", "activations"), "none"),
-        ("nap", "weight", ("units",), "per layer"),
-        ("fire", "task change", ("units", "task changes"), "none"),
-        ("dash", "task change", ("gradients", "task changes"), "none"),
+        ("backprop", "weight", (), "never", "none"),
+        ("cbp", "unit", ("units", "activations"), "at each step", "per unit"),
+        ("random-replacement", "unit", ("units",), "at each step", "per unit"),
+        ("redo", "unit", ("units", "activations"), "at every 1000th step", "per unit"),
+        ("ccbp", "unit", ("units", "gradients"), "at each step", "per unit"),
+        ("swr", "weight", ("gradients", "optimizer"), "at every 2048th step", "none"),
+        ("l2-init", "weight", ("optimizer",), "at each step", "per weight"),
+        ("hare-and-tortoise", "weight", ("optimizer",), "at each step", "per weight"),
+        ("spectral-penalty", "weight", ("optimizer",), "at each step", "per layer"),
+        ("l2-er", "weight", ("units", "activations", "optimizer"), "at every 100th step", "none"),
+        ("nap", "weight", ("units", "optimizer"), "at each step", "per layer"),
+        ("hard-reset", "task change", ("units", "task changes"), "at task changes", "none"),
+        ("fire", "task change", ("units", "task changes"), "at task changes", "none"),
+        ("dash", "task change", ("gradients", "task changes"), "at task changes", "none"),
     ],
 )
-def test_what_a_method_needs_and_remembers(name: str, kind: str, needs: tuple[str, ...], state: str) -> None:
+def test_what_a_method_needs_and_remembers(
+    name: str, kind: str, needs: tuple[str, ...], works: str, state: str
+) -> None:
     found = overview(Method.registry[name])
-    assert (found.kind, found.needs, found.state) == (kind, needs, state)
+    assert (found.kind, found.needs, found.works, found.state) == (kind, needs, works, state)
 
 
 def test_every_method_has_a_line_and_a_reference() -> None:
