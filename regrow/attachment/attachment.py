@@ -26,7 +26,7 @@ from regrow.methods.method import Method
 from regrow.methods.unit_method import UnitMethod
 from regrow.methods.weight_method import WeightMethod
 from regrow.units.graph import UnitGraph, UnitGroup
-from regrow.units.optimizer_state import find_copies, forget_path
+from regrow.units.optimizer_state import carried_along, forget_path
 from regrow.units.table import WIDTH, Row, format_reasons, format_table, shorten
 from regrow.units.trace import find_units
 from regrow.units.wrappers import IF_COMPILED, without_wrapper
@@ -205,9 +205,7 @@ class Attachment:
                 "task_changed() came before any training forward: no units are known. Give attach() an example=."
             )
         self._tasks += 1
-        if self.optimizer is not None:
-            find_copies(self.optimizer)
-        with self.paused():  # forwards for the losses do not count
+        with self.paused(), carried_along(self.optimizer):  # forwards for the losses do not count
             for worker in self._weight_workers.values():
                 worker.change_task(self._steps, losses)
                 if self.optimizer is not None and worker.method.acts_at_task_changes:
@@ -385,8 +383,9 @@ class Attachment:
                 refuse_within_backward(self.optimizer)
             for reader in self._unit_workers.values():
                 reader.before_step(self.optimizer)
-            for worker in self._weight_workers.values():
-                worker.before_step(self._steps + 1)
+            with carried_along(self.optimizer):
+                for worker in self._weight_workers.values():
+                    worker.before_step(self._steps + 1)
 
     def _before_step_again(self) -> None:
         """The optimizer has called its closure once more within a step: what has been done to gradients is gone."""
@@ -399,10 +398,9 @@ class Attachment:
             return
         self._steps += 1
         self._ranks.prove()
-        if self.optimizer is not None:
-            find_copies(self.optimizer)
-        for editor in self._weight_workers.values():
-            editor.after_step(self._steps)
+        with carried_along(self.optimizer):
+            for editor in self._weight_workers.values():
+                editor.after_step(self._steps)
         self._ask_for_task_changes()
         if self.needs_units and self.graph is None:
             raise StateError(
@@ -415,7 +413,8 @@ class Attachment:
                 for site in self._sites():
                     site.check_optimizer(self.optimizer)
         for worker in self._unit_workers.values():
-            events = worker.step(self.optimizer, self._steps)
+            with carried_along(self.optimizer):
+                events = worker.step(self.optimizer, self._steps)
             if self.optimizer is not None and any(event.share == 1 for event in events):
                 forget_path(self.optimizer)
             self.events += events

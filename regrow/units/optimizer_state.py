@@ -1,5 +1,7 @@
 """What an optimizer remembers of a parameter's elements."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,6 +30,28 @@ _OF_GRADIENTS = frozenset(
 # With which setting of its group an entry begins; 0 for all others.
 _BEGINS_AS = {"step_size": "lr", "sum": "initial_accumulator_value"}  # of Rprop; of Adagrad
 _copies: "WeakKeyDictionary[Optimizer, frozenset[str]]" = WeakKeyDictionary()
+
+
+@contextmanager
+def carried_along(optimizer: Optimizer | None) -> Iterator[None]:
+    """Within the block, what is done to weights is done to copies of them too, as far as those are not written there
+    themselves. The optimizer would undo it else.
+    """
+    if optimizer is None:
+        yield
+        return
+    find_copies(optimizer)
+    held = [
+        (parameter.detach(), parameter.detach().clone(), copy, copy._version)
+        for group in (optimizer.param_groups if _copies.get(optimizer) else ())
+        for parameter in group["params"]
+        for key, copy in state_of(optimizer, parameter).items()
+        if key in _copies[optimizer]
+    ]
+    yield
+    for weight, before, copy, version in held:
+        if copy._version == version:
+            copy.add_(weight.to(copy) - before.to(copy))
 
 
 def find_copies(optimizer: Optimizer) -> None:

@@ -114,3 +114,18 @@ def test_what_begins_with_a_number_begins_with_it_again(make: Callable, key: str
     assert last and (found[last] == beginning).all() and (found[others] != beginning).any()
     plastic.task_changed()
     assert all((optimizer.state[parameter][key] == beginning).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(Method.registry))
+def test_what_a_method_does_to_weights_is_done_to_their_copies(name: str) -> None:
+    kind = Method.registry[name]
+    model = make_network()
+    optimizer = MasterWeights(model.parameters())
+    plastic = regrow.attach(model, optimizer, kind(**kind.brisk), example=batch(0)[0])
+    for step in range(10):
+        train(model, optimizer, 1, start=step)
+        if step == 6:
+            new = [batch(100), batch(101)]
+            plastic.task_changed(torch.nn.functional.cross_entropy(model(x), y) for x, y in new)
+    for parameter in model.parameters():
+        torch.testing.assert_close(optimizer.state[parameter]["master"].float(), parameter.detach())
