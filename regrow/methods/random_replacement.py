@@ -30,4 +30,4 @@ class RandomReplacement(QuotaMethod, name="random-replacement"):
 
     def utility(self, readings: Readings, state: dict[str, Tensor], age: Tensor, generator: Generator) -> Tensor:
         """A uniform draw per unit, on the host."""
-        return torch.rand(readings.size, generator=generator, dtype=torch.float32).to(age.device)
+        return torch.rand(readings.size, generator=generator, dtype=torch.float32).to(age.device, non_blocking=True)

@@ -11,7 +11,7 @@ from regrow.methods.weight_method import Moment, Weight, WeightMethod
 
 def begin_anew(weight: Weight, moment: Moment) -> None:
     """Draw a parameter from its first law and clear what the optimizer remembers of it."""
-    weight.parameter.copy_(weight.draw(moment.generator).to(weight.parameter))
+    weight.parameter.copy_(weight.draw(moment.generator), non_blocking=True)
     weight.forget()
 
 

@@ -55,7 +55,7 @@ class SelectiveWeightReinit(WeightMethod, name="swr"):
                 utility = (value * value.grad).abs().flatten().float()
                 chosen = torch.zeros_like(utility, dtype=torch.bool)
                 chosen[self._chosen(utility, moment.generator)] = True
-                fresh = weight.draw(moment.generator).to(value)
+                fresh = weight.draw(moment.generator).to(value, non_blocking=True)
                 value.copy_(torch.where(chosen.view_as(value), fresh, value))
 
     def _chosen(self, utility: Tensor, generator: Generator) -> Tensor:
