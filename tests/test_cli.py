@@ -208,9 +208,9 @@ def test_list_methods_says_what_each_needs(here):
     head = ("method", "kind", "what it does", "needs", "works", "state", "reference")
     assert re.search(r"\s+".join(head), output)
     rows = [
-        r"cbp +unit +Re-draws a tiny share .* +units, activations +per unit +Dohare et al., Nature 2024",
-        r"fire +task change +Makes every matrix .* +units, task changes +none +Han et al., ICLR 2026",
-        r"l2-init +weight +Decays all parameters .* +– +per weight +Kumar et al., CoLLAs 2025",
+        r"cbp +unit +Re-draws a tiny share .* +units, activations +at each step +per unit +Dohare et al., Nature 2024",
+        r"fire +task change +Makes every matrix .* +units, task changes +at task changes +none +Han et al., ICLR 2026",
+        r"l2-init +weight +Decays all parameters .* +optimizer +at each step +per weight +Kumar et al., CoLLAs 2025",
     ]
     for row in rows:
         assert re.search(row, output), output
