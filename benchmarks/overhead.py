@@ -94,7 +94,7 @@ class Cost:
             others, and without their noise.
         act_ms: of acting once per period, timed so.
         period: in steps, by default.
-        amortized_percent: per step, with the acts.
+        amortized_percent: per step, with the acts, timed so.
         task_change_ms: of acting once at a task change.
     """
 
@@ -251,7 +251,7 @@ def _with_acts(cost: Cost, case: Case, workload: Workload, watch: Stopwatch) -> 
             for _ in range(0, case.inputs, len(workload.inputs())):
                 loss()  # what looks at the last inputs has them then
             act_ms = typical_ms(train, watch.inside) / workload.steps - cost.inside_ms
-        amortized = cost.percent + 100 * act_ms / case.period / cost.bare_ms
+        amortized = 100 * (cost.inside_ms + act_ms / case.period) / cost.bare_ms
         cost = replace(cost, act_ms=act_ms, period=case.period, amortized_percent=amortized)
     if case.at_task_change:
         train, attachments, loss = training(workload, case.quiet)
@@ -287,14 +287,14 @@ def bounds(workload: Workload) -> str:
     count = sum(weight.numel() for weight in weights) / 1e6
     return (
         f"Bounds: {typical_ms(draw, times=9):.1f} ms to draw a normal number for each of the {count:.1f}M weights, "
-        f"{typical_ms(change, times=9):.1f} ms to read and write each once."
+        f"{typical_ms(change, times=9):.1f} ms to read and write each once if it is in the cache."
     )
 
 
 def table(found: Sequence[Cost]) -> str:
     """The costs on one network, in markdown."""
     lines = [
-        "| method | ms a step | % | quartiles | % inside | ms an act | % with acts | ms a task change |",
+        "| method | ms a step | % | quartiles | % inside | ms an act | % inside with acts | ms a task change |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for cost in found:
