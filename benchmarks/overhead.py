@@ -52,7 +52,7 @@ from regrow.units.taps import TapHook
 BARE = "bare"
 SEVERAL = "cbp and snr on groups in turn, l2, l2-init"
 NEVER = 2000  # steps: more than are timed; some methods remember as much as comes between two acts
-ROUNDS_OF_A_BUILD = 3
+ROUNDS_OF_A_BUILD = 2
 TOGETHER = 6  # methods compared within one round: the fewer, the nearer they are to their baseline in time
 
 Loss = Callable[[], Tensor]

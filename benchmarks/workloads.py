@@ -96,10 +96,10 @@ WORKLOADS = {
         lambda: torch.rand(32, 784),
         10,
         steps=5,
-        rounds=12,
+        rounds=8,
     ),
     "resnet": Workload(
-        "ResNet-18 on 3×32×32, batch 32", lambda: ResNet(10), lambda: torch.rand(32, 3, 32, 32), 10, steps=1, rounds=6
+        "ResNet-18 on 3×32×32, batch 32", lambda: ResNet(10), lambda: torch.rand(32, 3, 32, 32), 10, steps=1, rounds=4
     ),
     "gpt": Workload(
         "GPT of 6 layers × 384, 256 characters, batch 4×256",
@@ -107,6 +107,6 @@ WORKLOADS = {
         lambda: torch.randint(256, (4, 256)),
         256,
         steps=1,
-        rounds=6,
+        rounds=4,
     ),
 }
