@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.jit._script import RecursiveScriptModule
 from torch.optim import Optimizer
 
+from regrow.attachment.figures import figures
 from regrow.attachment.hooks import FirstForward, StepHooks, Switch
 from regrow.attachment.ranks import Ranks
 from regrow.attachment.refusals import refuse_recomputed, refuse_within_backward
@@ -265,19 +266,10 @@ class Attachment:
         raise StateError(f"Group {name!r} is not served. Served: {served}.")
 
     def metrics(self) -> dict[str, float]:
-        """Figures to log, by name: the totals, and for each served group its replacements, how many of its
-        units are eligible, and their mean age in optimizer steps.
+        """Figures to log, by name: the totals, and for each served group its replacements, how many of its units are
+        eligible, their mean age, and how much was picked last and had been picked before; see `figures`.
         """
-        figures: dict[str, float] = {"steps": float(self._steps), "replacements": 0.0}
-        for site in self._sites():
-            site.warn_if_not_finite()
-            figures["replacements"] += site.schedule.replaced
-            prefix = f"{site.group.name}/"
-            replaced = figures.get(prefix + "replacements", 0.0)
-            figures[prefix + "replacements"] = replaced + site.schedule.replaced
-            figures[prefix + "eligible"] = float(site.schedule.eligible)
-            figures[prefix + "mean_age"] = site.age().float().mean().item()
-        return figures
+        return figures(self._steps, self._unit_workers.values(), self._weight_workers.values())
 
     def __str__(self) -> str:
         return self.table()

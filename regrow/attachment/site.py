@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from regrow.attachment.hooks import Switch, TapReader
 from regrow.errors import ConfigError, StateError
+from regrow.methods.picks import Picks
 from regrow.methods.unit_method import Choice, UnitMethod
 from regrow.units.graph import Tap, UnitGroup
 from regrow.units.initial import Init, SameLaw, law_for, measured_law
@@ -54,6 +55,7 @@ class Site:
 
         self.schedule = method.schedule(self.size)
         self.state = method.initial_state(len(self.readers), self.size)
+        self.picks = Picks(self.size)
         # The step after which each unit was drawn: age without a write at every step.
         self.born = torch.zeros(self.size, dtype=torch.int64)
         self._not_finite = torch.zeros(self.size, dtype=torch.bool)

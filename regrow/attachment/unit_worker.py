@@ -73,6 +73,8 @@ class UnitWorker:
             site.follow_model()
             choice = site.method.choose(site, site.state, site.age(), count, self.generator)
             site.schedule.confirm(len(choice.units))
+            if choice.share is None:
+                site.picks.take(choice.units)
             if len(choice.units):
                 chosen.append((site, choice))
             site.warn_if_not_finite()

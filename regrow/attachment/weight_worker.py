@@ -16,6 +16,7 @@ from regrow.attachment.layers import layers_from_output
 from regrow.attachment.ranks import Ranks
 from regrow.attachment.service import Request
 from regrow.errors import ConfigError, ModelError, StateError
+from regrow.methods.picks import Picks
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
 from regrow.units.graph import UnitGraph
 from regrow.units.initial import SameLaw, reset_law, starting_law
@@ -146,6 +147,10 @@ class WeightWorker:
             with torch.no_grad():
                 for weight, value in zip(weights, trained, strict=True):
                     weight.parameter.copy_(value)
+
+    def picks(self) -> list[Picks]:
+        """What the method noted of what it drew anew, for each parameter."""
+        return [weight.picks for weight in self._known.values()]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `load` needs, as tensors."""

@@ -20,7 +20,8 @@ class SelectiveWeightReinit(WeightMethod, name="swr"):
     step, its gradient that of the step. Rule and defaults as in the authors' code (JFernando4/collas_2025_swr_paper),
     where the "threshold" is an option beside the share, and a running mean of the utility another, which is left out
     here. The utility contains |w|, so that the newest weights, being small, are picked again and again: overlap of
-    successive picks above 90 % went with failure in every case (second-hand, thesis).
+    successive picks above 90 % went with failure in every case (second-hand, thesis). `Attachment.metrics` gives it as
+    `swr/overlap`, and as `swr/last_share` how much the last pick took, which "threshold" does not bound.
 
     Args:
         share: ρ in [0, 1]. Published 1e-5 with `period` 2048 (MLP, SGD .05); 5e-4 with 128 (ViT).
@@ -53,8 +54,10 @@ class SelectiveWeightReinit(WeightMethod, name="swr"):
             value = weight.parameter
             if value.grad is not None:
                 utility = (value * value.grad).abs().flatten().float()
+                picked = self._chosen(utility, moment.generator)
+                weight.picks.take(picked)
                 chosen = torch.zeros_like(utility, dtype=torch.bool)
-                chosen[self._chosen(utility, moment.generator)] = True
+                chosen[picked] = True
                 fresh = weight.draw(moment.generator).to(value, non_blocking=True)
                 value.copy_(torch.where(chosen.view_as(value), fresh, value))
 

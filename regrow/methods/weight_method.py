@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from torch import Generator, Tensor
 
 from regrow.methods.method import Method
+from regrow.methods.picks import Picks
 
 Role = Literal["matrix", "table", "gain", "bias", "other"]
 
@@ -31,6 +32,7 @@ class Weight:
         layer: number of its layer counted from the output, which is 0; None if that is not known, as for methods that
             do not set `needs_units`.
         state: what the method remembers of it, by name; saved with the optimizer.
+        picks: what methods that draw single weights anew note of that, for `Attachment.metrics`.
     """
 
     name: str
@@ -44,6 +46,11 @@ class Weight:
     is_tied: bool = False
     layer: int | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    picks: Picks = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing has been picked so far."""
+        self.picks = Picks(self.parameter.numel())
 
 
 @dataclass(frozen=True, eq=False)
