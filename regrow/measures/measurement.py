@@ -1,5 +1,6 @@
 """All cheap measures of a network at once, from one forward of a batch."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ def measure(
         model: the network; left as it was.
         batch: a tensor, a tuple of positional or a dict of keyword arguments, or a callable that takes the model.
             The article takes 2,000 random images of the coming task (Online Permuted MNIST) or 1,000 (CIFAR-100);
-            with fewer samples than units the ranks are cut off.
+            with fewer samples than units the ranks are cut off, of which a warning tells.
         graph: the network's units, if they are known already.
         dormant_threshold: a unit is dormant if it fires in less than this share of the observations.
 
@@ -63,14 +64,25 @@ def measure(
         tapped = [(group, part.tap) for group in graph if (part := _tapped(group)) is not None and part.tap is not None]
         values = record(model, [tap for _, tap in tapped], lambda: run(model, batch))
     groups: dict[str, dict[str, float]] = {}
+    cut_off: dict[str, str] = {}
     for (group, tap), value in zip(tapped, values, strict=True):
         if value is not None:
+            samples = per_sample(tap, value)
+            if len(samples) < group.size:
+                cut_off[group.name] = f"group {group.name!r} has {group.size} units and {len(samples)} samples"
             groups[group.name] = {
                 "units": float(group.size),
                 "dormant": dormant_share(per_unit(tap, value), dormant_threshold),
-                **ranks(per_sample(tap, value)),
+                **ranks(samples),
                 "weight_magnitude": mean_magnitude(_incoming(model, group)),
             }
+    if cut_off:
+        warnings.warn(
+            f"Ranks cannot be higher than the number of samples, which is less than that of units in {len(cut_off)} of "
+            f"{len(groups)} groups: {next(iter(cut_off.values()))}. Give a larger batch, or do not use the ranks.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return Measurements(groups, _over_network(model, groups))
 
 

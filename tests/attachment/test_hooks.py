@@ -319,7 +319,7 @@ def test_finding_and_proving_units_does_not_count_as_training() -> None:
         if step % 10 == 0:
             regrow.find_units(model, 50 * batch(step + 1)[0])
             assert regrow.verify(model, 50 * batch(step + 1)[0], plastic.graph).ok
-            regrow.measure(model, 50 * batch(step + 1)[0], plastic.graph)
+            regrow.measure(model, 50 * batch(step + 1, 16)[0], plastic.graph)
         train(model, optimizer, 1, start=step)
         train(twin, twin_optimizer, 1, start=step)
     assert torch.equal(_utilities(plastic), _utilities(other))

@@ -252,7 +252,7 @@ def test_examinations_of_a_compiled_model_see_it_as_it_was_written() -> None:
     graph = regrow.find_units(run.model, inputs)
     assert [group.name for group in graph] == [group.name for group in run.plastic.graph]
     assert regrow.verify(run.model, inputs, graph).ok
-    assert regrow.measure(run.model, inputs, graph)
+    assert regrow.measure(run.model, PROBLEMS["actor-critic"].batch(0, 16)[0], graph)
     before = run.plastic.state_dict()
     assert all(value.equal(before[name]) for name, value in run.plastic.state_dict().items())
     assert compiler.graphs == 1

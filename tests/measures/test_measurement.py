@@ -30,7 +30,7 @@ def test_measuring_is_invisible_to_an_attachment() -> None:
     model = make_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(), example=batch(0)[0])
-    measure(model, batch(0)[0], plastic.graph)
+    measure(model, batch(0, 16)[0], plastic.graph)
     state = plastic.state_of("0")
     assert not state["activation"].any()
     optimizer.step()

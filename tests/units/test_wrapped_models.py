@@ -34,7 +34,7 @@ def test_data_parallel_wrappers_are_looked_through() -> None:
         model = nn.parallel.DistributedDataParallel(mlp())
         assert rows(proven(model, OBSERVATIONS)) == EXPECTED
         assert rows(proven(model, lambda network: model(OBSERVATIONS))) == EXPECTED
-        measured = regrow.measure(model, OBSERVATIONS)
+        measured = regrow.measure(model, OBSERVATIONS.repeat(2, 1))
     assert measured.groups.keys() == {"0", "2"}
 
 
