@@ -152,3 +152,40 @@ def test_a_layer_that_was_exchanged_is_noticed() -> None:
     model(torch.randn(4, 5)).sum().backward()
     optimizer.step()
     assert not model[2].weight[:, [event.unit for event in plastic.events]].any()
+
+
+LAYOUTS = {
+    "channels first": lambda maps: maps.flatten(1),
+    "channels last": lambda maps: maps.permute(0, 2, 3, 1).flatten(1),
+    "channels last in memory": lambda maps: maps.to(memory_format=torch.channels_last).flatten(1),
+}
+
+
+@pytest.mark.parametrize("flatten", LAYOUTS.values(), ids=LAYOUTS)
+def test_what_a_channel_sends_through_a_flatten_is_silenced_and_nothing_else(flatten) -> None:
+    """A probe that lights up one channel at all its places tells which columns are whose."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(1, 4, 2), nn.Linear(4 * 9, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.out(flatten(torch.relu(self.conv(images))))
+
+    torch.manual_seed(0)
+    model, images = Network(), torch.randn(5, 1, 4, 4)
+    with torch.no_grad():
+        model.conv.bias[2] = -100.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    plastic = regrow.attach(model, optimizer, regrow.methods.ReDo(1, 0.0), example=images)
+    before = model.out.weight.detach().clone()
+    model(images).sum().backward()
+    optimizer.step()
+    assert [event.unit for event in plastic.events] == [2]
+    for channel in range(4):
+        probe = torch.zeros(1, 4, 3, 3)
+        probe[:, channel] = torch.randn(3, 3)
+        sent, sent_before = (nn.functional.linear(flatten(probe), weight) for weight in (model.out.weight, before))
+        assert sent_before.all()
+        assert not sent.any() if channel == 2 else torch.equal(sent, sent_before)

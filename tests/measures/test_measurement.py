@@ -57,3 +57,52 @@ def test_bad_input() -> None:
     with pytest.raises(regrow.RegrowError, match=r"Sequential cannot take the example, a tensor of shape \(4, 7\)"):
         measure(model, torch.zeros(4, 7), graph)
     assert model.training
+
+
+def test_ranks_of_fewer_samples_than_units_are_warned_of() -> None:
+    model = make_network()
+    with pytest.warns(RuntimeWarning) as caught:
+        found = measure(model, batch(0, 12)[0])
+    assert [str(warning.message) for warning in caught] == [
+        "Ranks cannot be higher than the number of samples, which is less than that of units in 1 of 2 groups: group "
+        "'0' has 16 units and 12 samples. Give a larger batch, or do not use the ranks."
+    ]
+    assert found.groups["0"]["article_rank"] <= 12
+    measure(model, batch(0, 16)[0])  # warnings are errors
+
+
+def test_dormant_units_are_a_symptom_and_no_verdict() -> None:
+    """Two networks that learn alike, one with three quarters of its units dormant."""
+    torch.manual_seed(0)
+    inputs, labels = batch(0, 32)
+    small = nn.Sequential(nn.Linear(20, 4), nn.ReLU(), nn.Linear(4, 5))
+    large = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 5))
+    with torch.no_grad():
+        small[0].bias.fill_(5.0)
+        large[0].bias.fill_(-100.0)
+        for part, whole in ((small[0].weight, large[0].weight[:4]), (small[0].bias, large[0].bias[:4])):
+            whole.copy_(part)
+        large[2].weight[:, :4] = small[2].weight
+        large[2].bias.copy_(small[2].bias)
+    assert measure(small, inputs).network["dormant"] == 0.0 and measure(large, inputs).network["dormant"] == 0.75
+    losses = []
+    for model in (small, large):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for _ in range(60):
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] < 1.3
+    figures = {"dormant", "effective_rank", "article_rank", "stable_rank", "weight_magnitude"}
+    assert set(measure(large, inputs).network) == figures, "nothing in it says whether the network can learn"
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.Identity()])
+def test_a_unit_that_is_always_negative_is_not_dormant(activation: nn.Module) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), activation, nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].bias[1] = -9.0
+    assert measure(model, torch.randn(40, 3)).network["dormant"] == 0.0

@@ -25,6 +25,7 @@ from regrow.methods.unit_method import UnitMethod
 from tests.attachment.training import batch as wide_batch
 from tests.attachment.training import make_network as wide_network
 from tests.attachment.training import train
+from tests.conformance.cases import PROBLEMS
 from tests.methods.by_hand import attached, batch, descended, gradients, hidden, loss_of, make_network, step, values
 
 # Each of them re-draws some units all the way at its first step.
@@ -128,6 +129,23 @@ def test_signed_activations_do_not_cancel(method: UnitMethod) -> None:
     assert [event.unit for event in plastic.events] == [1], "±1 has mean 0, but is no useless unit"
 
 
+@pytest.mark.parametrize("method", [regrow.ContinualBackprop(0.25, 0), ReDo(1, 0.5)], ids=kind)
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.LeakyReLU(1.0)], ids=["tanh", "linear"])
+def test_a_unit_that_is_always_negative_is_of_use(method: UnitMethod, activation: nn.Module) -> None:
+    """What units are ranked by is what the next layer reads, not what a ReLU would leave of it."""
+    model = nn.Sequential(nn.Linear(1, 4), activation, nn.Linear(4, 1))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.copy_(torch.tensor([-3.0, -2.0, 0.1, 3.0]))
+        model[2].weight.fill_(1.0)
+    inputs = torch.randn(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    plastic = regrow.attach(model, optimizer, method, example=inputs)
+    model(inputs).sum().backward()
+    optimizer.step()
+    assert [event.unit for event in plastic.events] == [2]
+
+
 SILENT = [regrow.ContinualBackprop(0.5, 0), ReDo(1, 0.1), ReGraMa(1, 0.1), EAGER[-1]]
 
 
@@ -146,6 +164,27 @@ def test_replacing_silent_units_changes_no_output_on_any_input(method: UnitMetho
     assert sorted(event.unit for event in plastic.events) == [1, 2]
     assert (model[0].bias[1:3] == 0).all(), "they are silent no longer"
     torch.testing.assert_close(model(inputs), before, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("method", EAGER[:-1], ids=kind)
+def test_a_useful_unit_takes_its_contribution_along_and_no_bias_makes_up_for_it(method: UnitMethod) -> None:
+    """On a constant input, where a mean is all there is to make up for."""
+    model = wide_network()
+    inputs = torch.ones(4, 20)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    plastic = regrow.attach(model, optimizer, method, include="0", example=inputs)
+    with torch.no_grad():
+        model[0].bias.add_(1.0)
+        active = model[:2](inputs)
+    before, biases = model[2].weight.detach().clone(), [model[at].bias.detach().clone() for at in (2, 4)]
+    model(inputs).square().sum().backward()
+    optimizer.step()
+    units = [event.unit for event in plastic.events]
+    assert active[:, units].any()
+    active[:, units] = 0.0
+    with torch.no_grad():
+        torch.testing.assert_close(model[:3](inputs), nn.functional.linear(active, before, biases[0]))
+    assert all(torch.equal(model[at].bias, bias) for at, bias in zip((2, 4), biases, strict=True))
 
 
 def test_a_smaller_last_batch_counts_as_a_step() -> None:
@@ -198,6 +237,79 @@ def test_norms_can_be_left_out_of_decay() -> None:
     optimizer.step()
     assert (model[1].weight == 1).all()
     torch.testing.assert_close(model[0].weight.detach(), 0.9 * weight)
+
+
+def test_queries_and_keys_can_be_left_out_of_decay() -> None:
+    model = PROBLEMS["transformer"].network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    left_out = [name for name, _ in model.named_modules() if name.endswith("qkv") or "norm" in name]
+    regrow.attach(model, optimizer, regrow.L2(1.0), exclude=left_out)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        kept = "qkv" in name or "norm" in name
+        torch.testing.assert_close(parameter.detach(), before[name] * (1.0 if kept else 0.9), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("method", EAGER, ids=kind)
+def test_no_unit_of_an_output_is_drawn_anew_whatever_it_is_called(method: UnitMethod) -> None:
+    """Two heads, of which neither is called one: only columns that read new units change, and no bias."""
+    problem = PROBLEMS["actor-critic"]
+    model, (states, wanted) = problem.network(), problem.batch(0)
+    heads = [model.actor[4], model.critic[4]]
+    with torch.no_grad():
+        model.actor[2].bias[:3] = -100.0  # silent
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    plastic = regrow.attach(model, optimizer, method, example=states)
+    before = [(head.weight.detach().clone(), head.bias.detach().clone()) for head in heads]
+    problem.loss(model(states), wanted).backward()
+    optimizer.step()
+    assert {event.group for event in plastic.events} <= {"actor.0", "actor.2", "critic.0", "critic.2"}
+    for name, head, (weight, bias) in zip(("actor.2", "critic.2"), heads, before, strict=True):
+        units = [event.unit for event in plastic.events if event.group == name]
+        assert units or name == "critic.2"
+        weight[:, units] = 0.0
+        assert torch.equal(head.weight, weight) and torch.equal(head.bias, bias)
+
+
+HIDDEN_ONLY = [ParsevalPenalty(0.1), NormalizeAndProject(), WeightClipping(0.1, True), FIRE(skip_output=True)]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("method", HIDDEN_ONLY, ids=kind)
+def test_what_is_for_hidden_layers_leaves_the_output_and_norms_alone(method: Method, tied: bool) -> None:
+    """An output layer that shares its weights with a table of words is one, too."""
+    problem = PROBLEMS["transformer"]
+    model = problem.network()
+    if tied:
+        model.head.weight = model.words.weight
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    left_out = ["words", "head"] if tied and kind(method) == "fire" else []  # which refuses what is tied
+    plastic = regrow.attach(model, optimizer, method, exclude=left_out, example=problem.batch(0)[0])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    plastic.task_changed()
+    for name, parameter in model.named_parameters():
+        same = torch.equal(parameter, before[name]) and not parameter.grad.any()
+        hidden_layer = name.endswith("weight") and any(part in name for part in ("qkv", "proj", "up", "down"))
+        assert same != hidden_layer or "bias" in name, name
+
+
+def test_units_are_ranked_by_gradients_of_the_task_and_not_of_penalties() -> None:
+    scores = []
+    for methods in ([ReGraMa(1, 0.0)], [regrow.L2(100.0, coupled=True), ReGraMa(1, 0.0)]):
+        model, optimizer, plastic = attached(methods)
+        loss_of(model).backward()
+        optimizer.step()
+        scores.append(plastic.state_of("0")["utility"])
+    assert torch.equal(*scores) and scores[0].any()
 
 
 def test_a_frozen_parameter_is_left_alone_by_every_method() -> None:

@@ -75,6 +75,15 @@ def test_no_loss_is_an_answer(curves):
     assert said.startswith("No loss of plasticity seen over 60 tasks with Backprop (") and "lost" not in said
 
 
+@pytest.mark.parametrize("share", [0.0, 0.95])
+def test_dormant_units_decide_nothing(curves, share):
+    """With hardly any a network may have lost plasticity, and with nearly all it may have kept it."""
+    dormant = pl.lit(share).alias("dormant")
+    lost, kept = (sentence(curves(fall=fall).with_columns(dormant)) for fall in (0.14, 0.0))
+    assert " lost plasticity over 60 tasks" in lost and "kept it" not in lost
+    assert kept == sentence(curves(fall=0.0)) and kept.startswith("No loss of plasticity seen")
+
+
 def test_a_fall_below_one_point_is_no_loss(curves):
     assert sentence(curves(methods=["backprop"], fall=0.008, noise=0)).startswith("No loss of plasticity seen")
 
