@@ -144,7 +144,9 @@ class QuotaMethod(UnitMethod):
 
     Args:
         replacement_rate: ρ, share of the eligible units of a group to replace per optimizer step, in [0, 1].
-        maturity_threshold: m, a unit is eligible once its age in optimizer steps is greater than this.
+        maturity_threshold: m, a unit is eligible once its age in optimizer steps is greater than this. Steps count
+            alike whatever their size: where the step size falls to 0, new units come of age without having grown, and
+            are replaced again. Detach before.
         budget: "carried" keeps the fraction of a unit that is due for later steps (the article);
             "bernoulli" draws it at each step (the published PPO).
 
@@ -194,7 +196,7 @@ class PeriodicMethod(UnitMethod):
     """Looks at all units every `period` optimizer steps, and re-draws those that its rule finds.
 
     Args:
-        period: optimizer steps between two looks.
+        period: optimizer steps between two looks. Longer than a task, it makes waves in curves over tasks.
 
     Raises:
         ConfigError: a period below 1.

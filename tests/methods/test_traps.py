@@ -114,6 +114,22 @@ def test_a_raw_running_mean_would_pick_the_newest_again() -> None:
     assert age > 3 and 3 * (1 - 0.99**age) < 2 * (1 - 0.99**second.step), "the newest had matured, and seems lower"
 
 
+def test_0_times_infinity_is_no_reason_to_replace_a_unit() -> None:
+    """Unit 0 is silent, and read by an infinite weight; unit 2 is the least useful of the others."""
+    model = make_network()
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.copy_(torch.tensor([0.0, 3.0, 1.0, 2.0]))
+        model[2].weight.fill_(1.0)
+        model[2].weight[0, 0] = float("inf")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(0.25, 0), example=batch()[0])
+    model(batch()[0])
+    with pytest.warns(RuntimeWarning, match="NaN or infinity in the activations or weights of 1 of 4 units"):
+        optimizer.step()
+    assert [event.unit for event in plastic.events] == [2]
+
+
 @pytest.mark.parametrize("method", [regrow.ContinualBackprop(0.5, 0), ReDo(1, 0.5)], ids=kind)
 def test_signed_activations_do_not_cancel(method: UnitMethod) -> None:
     model = nn.Sequential(nn.Linear(1, 2), nn.Tanh(), nn.Linear(2, 1))
