@@ -59,7 +59,8 @@ def draw(curves: pl.DataFrame, title: str, caption: str = "") -> Figure:
         for axes, key, heading in zip(panels, ("last", "overall"), headings, strict=True):
             _draw_panel(axes, outcome, f"{key}_gain", dots, lines.get(ORACLE), heights)
             at = lines[BASELINE][key]
-            _name_line(axes, 0.0, BASELINE, "" if at is None else f" {outcome.text(at)}")
+            right = ORACLE not in lines or (lines[ORACLE][f"{key}_gain"] or 0) < 0
+            _name_line(axes, 0.0, BASELINE, right, "" if at is None else f" {outcome.text(at)}")
             axes.set_title(heading, loc="left", size=10.5, color=INK, pad=20)
             axes.set_xlabel(f"Gain over backprop in {outcome.name}{_unit(outcome)} →", size=9.5)
         panels[0].set_yticks([heights[name] for name in names], names)
@@ -110,7 +111,7 @@ def _draw_panel(
         if oracle[f"{key}_low"] is not None:
             low, high = (outcome.factor * oracle[f"{key}_{end}"] for end in ("low", "high"))
             axes.axvspan(low, high, color=_LINES[ORACLE], alpha=0.13, lw=0, zorder=1)
-        _name_line(axes, outcome.factor * oracle[key], ORACLE)
+        _name_line(axes, outcome.factor * oracle[key], ORACLE, right=oracle[key] >= 0)
     ends = [row[f"{key}_high"] for row in dots]
     limits = _limits([outcome.factor * value for value in [*values, *ends] if value is not None])
     axes.set_xlim(limits)
@@ -130,10 +131,11 @@ def _draw_panel(
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _name_line(axes: Axes, at: float, name: str, more: str = "") -> None:
+def _name_line(axes: Axes, at: float, name: str, right: bool, more: str = "") -> None:
+    """Write what a line is above it, to its right or left, so that the names of two lines nearby do not meet."""
     axes.annotate(
-        name + more, (at, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
-        ha="center", va="bottom", size=8.5, color=_LINES[name],
+        name + more, (at, 1), (1 if right else -1, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
+        ha="left" if right else "right", va="bottom", size=8.5, color=_LINES[name],
     )  # fmt: skip
 
 

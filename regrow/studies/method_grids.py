@@ -2,7 +2,7 @@
 
 The grid is the same for every problem, and was written down before any of its settings had been run. Most settings
 have been published or searched by somebody; periods are shorter. What acts once in thousands of steps at the scale of
-its paper would hardly act, or not at all, in a run of 2,400 or 6,000 steps, so the grids have periods of one task
+its paper would hardly act, or not at all, in a run of 2,400 or 5,400 steps, so the grids have periods of one task
 (about 100 steps) and below.
 """
 
