@@ -20,6 +20,15 @@ from regrow.studies import BitFlippingStudy
 ADAM = Training("squared_error", 16, "adam")
 
 
+@pytest.fixture
+def process_settings():
+    """What a run sets in its process, put back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
 def classes(count=40):
     generator = torch.Generator().manual_seed(0)
     return torch.rand(count, 6, generator=generator), torch.randint(3, (count,), generator=generator)
@@ -140,7 +149,7 @@ def test_a_full_reset_begins_anew_when_a_task_does():
         assert 0.6 < two.std() / one.std() < 1.6
 
 
-def test_a_run_tells_of_each_task_but_the_first(tmp_path, monkeypatch):
+def test_a_run_tells_of_each_task_but_the_first(tmp_path, monkeypatch, process_settings):
     (spec,) = BitFlippingStudy().specs("smoke", [0], ["full-reset"])
     told, learned = [], []
     for name, kept in (("task_changed", told), ("learn", learned)):

@@ -32,8 +32,16 @@ def test_seed_decides_network_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_every_method_runs_on_it(tmp_path):
+@pytest.fixture
+def process_settings():
+    """What a run sets in its process, put back."""
     threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+def test_every_method_runs_on_it(tmp_path, process_settings):
     specs = BitFlippingStudy().specs("smoke", seeds=[0])
     assert [spec.method for spec in specs] == sorted(Method.registry)
     for spec in specs:
@@ -42,5 +50,3 @@ def test_every_method_runs_on_it(tmp_path):
         assert [row["task"] for row in rows] == [0, 1, 2, 3]
         assert all(0 < row["squared_error"] < 1e3 for row in rows), spec.method
         assert "accuracy" not in rows[0]
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
