@@ -48,7 +48,7 @@ class BitFlippingStudy(Study, name="bit-flipping"):
             _METHODS | {"period": 80, "tasks": 4, "batch": 8, "measured_images": 80},
         ),
         "methods": Scale(
-            "an hour of one core: every method, at its default and at the best of a small grid, 10 seeds",
+            "a quarter of an hour of one core: every method, at its default and at the best of a small grid, 10 seeds",
             range(10),
             _METHODS,
         ),

@@ -72,7 +72,7 @@ class PermutedDigits(Study, name="permuted-digits"):
             "minutes: settings of l2 and shrink-and-perturb to choose from, two forms of cbp", _SEARCH, _PROBLEM
         ),
         "methods": Scale(
-            "an hour of one core: every method, at its default and at the best of a small grid, 10 seeds",
+            "half an hour of one core: every method, at its default and at the best of a small grid, 10 seeds",
             range(10),
             _METHODS,
             "1,797 handwritten digits of 8×8 pixels (UCI), a new permutation of the pixels each task, one pass in "
