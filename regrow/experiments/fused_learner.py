@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from regrow.attachment.unit_worker import Event
 from regrow.errors import DataError, StateError
 from regrow.experiments.fusible import linear_layers
+from regrow.experiments.machine_code import provide
 from regrow.experiments.replacement_plan import Planner
 from regrow.kernels.compiled import Flags, Floats, Integers
 from regrow.kernels.network import empty_network, refresh_sums
@@ -53,6 +54,7 @@ class FusedLearner:
         seed: int = 0,
         chunk: int = 4096,
     ) -> None:
+        provide()
         self.events: list[Event] = []
         self._module = network
         self._layers = linear_layers(network)

@@ -85,8 +85,8 @@ class Planner:
                 yield step, [(group, due) for _, group, due in same]
         elif self.schedules:
             for step in range(1, steps + 1):
-                # Lazily: a group's draw for its budget comes just before its lots and after those of the group before.
-                yield step, ((group, each.advance(self.generator)) for group, each in enumerate(self.schedules))
+                # All budgets are drawn before any lots: on several ranks, what is due is put together in between.
+                yield step, [(group, each.advance(self.generator)) for group, each in enumerate(self.schedules)]
 
     def _draw(self, group: int, due: int) -> Tensor:
         unknown = torch.full((due,), -1)

@@ -20,7 +20,7 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()[:16]
 
 
-_sources = digest(Path(__file__).parent)
+sources = digest(Path(__file__).parent)
 
 
 def compiled(function: Function) -> Function:
@@ -31,7 +31,7 @@ def compiled(function: Function) -> Function:
     """
     # Numba takes machine code on disk for current as long as the function's own file has not changed, although the
     # code of other files' functions is in it. A name that changes with any of them keeps old code from being found.
-    function.__qualname__ += f"_{_sources}"
+    function.__qualname__ += f"_{sources}"
     options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "reassoc"}}
     result: Function
     try:

@@ -35,7 +35,7 @@ def test_code_on_disk_is_not_used_once_any_file_of_the_room_has_changed(
         )
         # Python's own cache looks at whole seconds and sizes; both files are new to this test's second round.
         os.utime(callee, (round_, round_))
-        monkeypatch.setattr(room, "_sources", room.digest(tmp_path))
+        monkeypatch.setattr(room, "sources", room.digest(tmp_path))
         monkeypatch.setitem(importlib.import_module("sys").modules, "stale_callee", imported("stale_callee", callee))
         answers.append(imported("stale_caller", caller).ask())
     assert answers == [41, 42]
