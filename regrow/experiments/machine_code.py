@@ -1,8 +1,8 @@
 """The machine code of the fused loop: compiled once, by a process of its own, and loaded by all others.
 
-A process that compiles keeps code in memory in the order in which it compiled, some functions inside of others, and sums in
-another order, which is rounding, than one that loads the same functions from disk. A run that one began and the other
-resumed would end with other bits.
+A process that compiles keeps code in memory in the order in which it compiled, some functions inside of others, and
+sums in another order, which is rounding, than one that loads the same functions from disk. A run that one began and the
+other resumed would end with other bits.
 """
 
 import subprocess
