@@ -163,7 +163,8 @@ class Probe:
             self.redraw(group, unit, generator)
             others, after = self.forward(training, freeze=freeze, earlier=before)
         moved = Movement(output=not all(map(torch.equal, outputs, others)))
-        if len(before) != len(after) or len(before) != len(self._calls[training]):
+        paths = [[seen.operator for seen in calls] for calls in (before, after, self._calls[training])]
+        if paths[0] != paths[1] or paths[0] != paths[2]:
             return moved  # on another path through the network, of which the output tells
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
             for operators, found in ((_PRODUCTS, moved.multiplied), (_ELEMENTWISE, moved.met)):

@@ -28,6 +28,8 @@ def again(net: Network, width: int, choose: Choices) -> Run | None:
         for part in net.parts
         if type(part) in (nn.Linear, nn.Conv2d) and part.weight.size(1) == width and getattr(part, "groups", 1) == 1
     ]
+    if net.family == "images":  # there a linear layer is one across places, of which there must not be more then
+        fitting = [part for part in fitting if type(part) is nn.Conv2d or part.weight.size(0) == part.weight.size(1)]
     if not fitting:
         return None
     plain = choose(*fitting)
