@@ -11,9 +11,9 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, note, settings
+from hypothesis import HealthCheck, assume, example, given, note, settings
 
-from tests.units.grammar import Network, Program, programs
+from tests.units.grammar import Network, Program, Step, programs
 from tests.units.soundness import complaints
 
 
@@ -35,12 +35,15 @@ def test_the_units_of_a_random_network_are_what_they_are_called(family: str) -> 
     tally: Counter[str] = Counter()
 
     @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.nested_given])
+    @example(Program(family, (Step("layer"), Step("layer_norm"), Step("layer")), 0))
     @given(programs(family))
     def every_network(program: Program) -> None:
         check(program, tally)
 
     every_network()
-    # Nothing of this would fail if no unit were ever called free, or if nothing ever moved.
-    assert tally["free"] + tally["shared"] > tally["networks"] / 2, tally
-    assert tally["coupled"] > tally["networks"] / 50, tally
-    assert tally["multiplied"] > 5 * max(tally["idle"], tally["networks"] / 5), tally
+    # Nothing of this would fail if no unit were ever called free, or if nothing ever moved. Examples come in kin, so
+    # that one run is far from the mean of many (1.3 free or shared and 0.2 coupled groups for each network, 20 elements
+    # that multiply for one that does not). That the checks find what is wrong is shown by `test_broken_rules.py`.
+    assert tally["free"] + tally["shared"] > tally["networks"] / 4, tally
+    assert tally["coupled"], tally
+    assert tally["multiplied"] > 2 * max(tally["idle"], tally["networks"]), tally
