@@ -4,24 +4,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
-
-from torch import nn
+from typing import Any, ClassVar
 
 from regrow.errors import ConfigError, nearest
-from regrow.experiments.fusible import fused_reason
+from regrow.experiments.arm import Arm
+from regrow.experiments.course import Course
 from regrow.experiments.learner import ENGINES
 from regrow.experiments.spec import Engine, RunSpec
-from regrow.experiments.training import Training
 from regrow.methods import Method, method_named
-from regrow.streams.task import Task
-
-
-class Stream(Protocol):
-    """Data whose law changes from task to task."""
-
-    def task(self, index: int) -> Task:
-        """Return task `index`, the same whenever it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +22,7 @@ class Scale:
         summary: what to expect, in a few words.
         seeds: which seeds by default.
         problem: every number that determines a run beside its methods, its seed and its engine (`RunSpec.problem`);
-            "tasks" and "learning_rate" are always among them, "init" is the law of new incoming weights, and "loss",
-            "batch" and "optimizer" are those of `Training`.
+            "tasks" is always among them. An arm may have some of them in its own way, but all have as many tasks.
         caption: what the problem is, for the figure; that of the study if empty.
     """
 
@@ -44,7 +33,7 @@ class Scale:
 
 
 class Study(ABC):
-    """A study of online learners. A subclass with `name=` is registered under it."""
+    """A problem and all that is compared on it. A subclass with `name=` is registered under it."""
 
     name: ClassVar[str] = ""
     registry: ClassVar[dict[str, "Study"]] = {}
@@ -70,20 +59,20 @@ class Study(ABC):
         Study.registry[name] = cls()
 
     @abstractmethod
-    def methods(self, scale: str) -> dict[str, tuple[Method, ...]]:
-        """Return what is compared: the name in the figure, and the methods that act together."""
+    def arms(self, scale: str) -> dict[str, Arm]:
+        """Return what is compared, by its name in the figure."""
 
     @abstractmethod
-    def stream(self, problem: Mapping[str, Any], seed: int) -> Stream:
-        """Make the data of a run."""
-
-    @abstractmethod
-    def network(self, problem: Mapping[str, Any], seed: int) -> nn.Module:
-        """Make the network of a run as it is before the first task."""
+    def course(self, spec: RunSpec) -> Course:
+        """Begin a run."""
 
     @abstractmethod
     def origin(self, problem: Mapping[str, Any]) -> str:
         """Say what data is read, and from where."""
+
+    def why_plain(self, problem: Mapping[str, Any], methods: Sequence[Method]) -> str | None:
+        """Why the fused engine cannot do a run: a clause to put after "because". None if it can."""
+        return "it learns online only, one example after another"
 
     def scale(self, name: str) -> Scale:
         """Return the scale of that name.
@@ -108,27 +97,28 @@ class Study(ABC):
         Args:
             scale: name of a scale.
             seeds: which seeds; those of the scale if None.
-            methods: which of the methods; all if None.
+            methods: the names of which arms; all if None.
             engine: "fused" or "plain"; "auto" takes the fused one where it can serve the methods.
 
         Raises:
             ConfigError: there is no such scale, method or engine, or the fused engine cannot serve a method.
         """
         chosen = self.scale(scale)
-        known = self.methods(scale)
+        known = self.arms(scale)
         for name in methods or ():
             if name not in known:
                 raise ConfigError(f"The study {self.name} has no method {name!r}; {nearest(name, known)}")
         if engine not in ENGINES:
             raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ENGINES)}")
-        names = [name for name in known if methods is None or name in methods]
-        network, init = self.network(chosen.problem, seed=0), chosen.problem.get("init")
-        training = Training.of(chosen.problem)
-        engines = {name: _engine(name, fused_reason(network, known[name], init, training), engine) for name in names}
+        arms = {name: arm for name, arm in known.items() if methods is None or name in methods}
+        problems = {name: {**chosen.problem, **arm.changes} for name, arm in arms.items()}
+        engines = {
+            name: _engine(name, self.why_plain(problems[name], arm.methods), engine) for name, arm in arms.items()
+        }
         return [
-            RunSpec(self.name, scale, name, tuple(map(_plain, known[name])), seed, engines[name], chosen.problem)
+            RunSpec(self.name, scale, name, tuple(map(_plain, arm.methods)), seed, engines[name], problems[name])
             for seed in (chosen.seeds if seeds is None else seeds)
-            for name in names
+            for name, arm in arms.items()
         ]
 
 
@@ -150,8 +140,7 @@ def methods_of(spec: RunSpec) -> list[Method]:
 
 def why_plain(spec: RunSpec) -> str | None:
     """Why the fused engine cannot do a run: a clause to put after "because". None if it can."""
-    network = study_named(spec.study).network(spec.problem, spec.seed)
-    return fused_reason(network, methods_of(spec), spec.problem.get("init"), Training.of(spec.problem))
+    return study_named(spec.study).why_plain(spec.problem, methods_of(spec))
 
 
 def _plain(method: Method) -> dict[str, Any]:

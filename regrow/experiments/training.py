@@ -1,7 +1,7 @@
 """How a stream becomes steps: loss, mini-batches and optimizer; and what is told of how well it went."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -58,11 +58,16 @@ OUTCOMES: dict[Loss, Outcome] = {
     "squared_error": Outcome("squared_error", "squared error", "", "squared error", "squared error", 1, 2, False, 0.02),
 }
 
+TEST_ACCURACY = Outcome("test_accuracy", "test accuracy", " %", "%", "points", 100, 1, True, 0.01)
+"""Of a classifier that learns its tasks in epochs."""
+
 
 def outcome_among(columns: Iterable[str]) -> Outcome:
-    """The outcome that a run recorded; accuracy if it recorded none."""
+    """The outcome that a run recorded; online accuracy if it recorded none."""
     there = set(columns)
-    return next((each for each in OUTCOMES.values() if each.measure in there), OUTCOMES["cross_entropy"])
+    return next(
+        (each for each in (TEST_ACCURACY, *OUTCOMES.values()) if each.measure in there), OUTCOMES["cross_entropy"]
+    )
 
 
 @dataclass(frozen=True)
@@ -73,15 +78,19 @@ class Training:
         loss: "cross_entropy" of int64 classes [n], or "squared_error" of float32 values [n, outputs], the mean over the
             batch and the outputs; its gradient is 2·(prediction - value).
         batch: examples of a step; the last batch of a task may be smaller.
-        optimizer: "sgd" without momentum, or "adam" with torch's defaults.
+        optimizer: "sgd", or "adam" with torch's defaults.
+        momentum: SGD's, as torch has it; in [0, 1).
+        weight_decay: times the parameter, added to its gradient by the optimizer.
 
     Raises:
-        ConfigError: an unknown loss or optimizer, or a batch below 1.
+        ConfigError: an unknown loss or optimizer, a batch below 1, or a momentum or weight decay out of its range.
     """
 
     loss: Loss = "cross_entropy"
     batch: int = 1
     optimizer: OptimizerName = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
@@ -91,11 +100,18 @@ class Training:
                 raise ConfigError(f"Training.{name} cannot be {value!r}; {nearest(str(value), choices)}")
         if self.batch < 1:
             raise ConfigError(f"Training.batch must be a whole number of at least 1, but is {self.batch!r}.")
+        if not 0 <= self.momentum < 1 or (self.momentum and self.optimizer != "sgd"):
+            raise ConfigError(
+                f"Training.momentum must lie in [0, 1), and be 0 unless the optimizer is sgd, but is {self.momentum!r} "
+                f"with {self.optimizer}."
+            )
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"Training.weight_decay must be at least 0, but is {self.weight_decay!r}.")
 
     @classmethod
     def of(cls, problem: Mapping[str, Any]) -> "Training":
         """Read it from the numbers of a run; what is not among them has its default."""
-        return cls(**{name: problem[name] for name in ("loss", "batch", "optimizer") if name in problem})
+        return cls(**{item.name: problem[item.name] for item in fields(cls) if item.name in problem})
 
     @property
     def outcome(self) -> Outcome:
@@ -104,10 +120,11 @@ class Training:
 
     def make_optimizer(self, network: nn.Module, learning_rate: float) -> Optimizer:
         """The optimizer of all parameters of a network."""
+        parameters, decay = network.parameters(), self.weight_decay
         if self.optimizer == "sgd":
-            return torch.optim.SGD(network.parameters(), lr=learning_rate)
+            return torch.optim.SGD(parameters, lr=learning_rate, momentum=self.momentum, weight_decay=decay)
         # The loop over parameters would take longer than the rest of the step.
-        return torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+        return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=decay, fused=True)
 
     def loss_of(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch."""

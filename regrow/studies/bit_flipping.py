@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from regrow.experiments.study import Scale, Study
-from regrow.methods import Method
+from regrow.experiments.arm import Arm, arms_of
+from regrow.experiments.online import OnlineStudy
+from regrow.experiments.study import Scale
 from regrow.networks.mlp import MLP
 from regrow.streams import BitFlipping
 from regrow.studies import method_grids
@@ -27,7 +28,7 @@ _METHODS = {
 }
 
 
-class BitFlippingStudy(Study, name="bit-flipping"):
+class BitFlippingStudy(OnlineStudy, name="bit-flipping"):
     """Slowly-changing regression (Dohare et al., Nature 632, 2024, Extended Data Fig. 2), in runs of seconds.
 
     The article's learner is 20–5–1 with one example a step and plain SGD, over millions of steps. Here periods are
@@ -58,11 +59,11 @@ class BitFlippingStudy(Study, name="bit-flipping"):
 
     missing_scales = dict.fromkeys(("laptop", "paper"), "only the comparison of methods has been built.")
 
-    def methods(self, scale: str) -> dict[str, tuple[Method, ...]]:
+    def arms(self, scale: str) -> dict[str, Arm]:
         """Return all methods, each at its default and at the best of its grid; or the whole grids."""
         if scale == "methods-search":
-            return method_grids.candidates(hidden_layers=1)
-        return method_grids.compared({} if scale == "smoke" else BEST)
+            return arms_of(method_grids.candidates(hidden_layers=1))
+        return arms_of(method_grids.compared({} if scale == "smoke" else BEST))
 
     def stream(self, problem: Mapping[str, Any], seed: int) -> BitFlipping:
         """Make the data of a run."""

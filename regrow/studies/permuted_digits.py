@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from regrow.experiments.study import Scale, Study
-from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
+from regrow.experiments.arm import Arm, arms_of
+from regrow.experiments.online import OnlineStudy
+from regrow.experiments.study import Scale
+from regrow.methods import L2, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
 from regrow.networks.mlp import MLP
 from regrow.streams import PermutedImages, sources
 from regrow.studies import method_grids
@@ -51,7 +53,7 @@ BEST: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class PermutedDigits(Study, name="permuted-digits"):
+class PermutedDigits(OnlineStudy, name="permuted-digits"):
     """The small sister of Online Permuted MNIST (Dohare et al., Nature 632, 2024, Extended Data Figs. 3 and 4).
 
     1,797 real digits of 8×8 pixels, a new permutation of the pixels each task, three passes a task, one image at a
@@ -84,23 +86,23 @@ class PermutedDigits(Study, name="permuted-digits"):
         "paper": "the article has no such experiment; its nearest is Online Permuted MNIST.",
     }
 
-    def methods(self, scale: str) -> dict[str, tuple[Method, ...]]:
+    def arms(self, scale: str) -> dict[str, Arm]:
         """Return the five that are compared, where the control has the rate of cbp; or all methods; or the settings to
         choose from.
         """
         if scale == "search":
-            return _candidates()
+            return arms_of(_candidates())
         if scale == "methods-search":
-            return method_grids.candidates(hidden_layers=3)
+            return arms_of(method_grids.candidates(hidden_layers=3))
         if scale == "methods":
-            return method_grids.compared(BEST)
+            return arms_of(method_grids.compared(BEST))
         rate, maturity = (1e-3, 50) if scale == "smoke" else (1e-4, 100)
         return {
-            "backprop": (Backprop(),),
-            "cbp": (ContinualBackprop(rate, maturity, weight_sums="each_step"),),
-            "l2": (L2(1e-3),),
-            "shrink-and-perturb": (ShrinkAndPerturb(3e-3, 1e-3, period=100),),
-            "random-replacement": (RandomReplacement(rate, maturity),),
+            "backprop": Arm(),
+            "cbp": Arm((ContinualBackprop(rate, maturity, weight_sums="each_step"),)),
+            "l2": Arm((L2(1e-3),)),
+            "shrink-and-perturb": Arm((ShrinkAndPerturb(3e-3, 1e-3, period=100),)),
+            "random-replacement": Arm((RandomReplacement(rate, maturity),)),
         }
 
     def stream(self, problem: Mapping[str, Any], seed: int) -> PermutedImages:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import regrow.experiments.display as display_module
 import regrow.experiments.run as run_module
+from regrow.experiments.arm import Arm
 from regrow.experiments.display import display_for
 from regrow.experiments.execute import Job, execute
 from regrow.experiments.store import RunFolder
@@ -35,8 +36,9 @@ _PROBLEM = {
 class SmallStudy(PermutedDigits, name="small"):
     scales = {fault: Scale("", range(2), _PROBLEM | {"fault": fault}) for fault in ("none", "raise", "die")}
 
-    def methods(self, scale):
-        return {"cbp+noise": (ShrinkAndPerturb(1e-3, 1e-3), ContinualBackprop(1e-2, 20, weight_sums="each_step"))}
+    def arms(self, scale):
+        both = (ShrinkAndPerturb(1e-3, 1e-3), ContinualBackprop(1e-2, 20, weight_sums="each_step"))
+        return {"cbp+noise": Arm(both)}
 
     def stream(self, problem, seed):
         stream = super().stream(problem, seed)

@@ -1,8 +1,11 @@
+from contextlib import suppress
+
 import pytest
 import torch
 
 import regrow.experiments.run as run_module
 from regrow.errors import StoreError
+from regrow.experiments.course import Pace
 from regrow.experiments.results import read_curves, read_rows
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
@@ -46,6 +49,31 @@ def test_when_it_saves_does_not_change_the_bytes(engine, tmp_path, monkeypatch):
     assert again == rows
     for name in ("curve.parquet", "checkpoint.safetensors", "spec.json", "DONE"):
         assert (often.path / name).read_bytes() == (seldom.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("engine", ["plain", "fused"])
+def test_a_long_task_is_saved_on_the_way(engine, tmp_path, monkeypatch):
+    whole, rows = finished(tmp_path / "whole", engine)
+    monkeypatch.setattr(Pace, "passed", lambda self, amount, seconds: setattr(self, "amount", 37))
+    monkeypatch.setattr(run_module, "_checkpoint_due", lambda done, passed, cost: True)
+    (job,) = jobs(tmp_path / "pieces", engine, seeds=1)
+    places = []
+    original = RunFolder.save
+
+    def save(self, done, state):
+        original(self, done, state)
+        places.append((done, state["position"]))
+        if len(places) % 5 == 0:
+            raise KeyboardInterrupt  # and taken up again, from that very checkpoint
+
+    monkeypatch.setattr(RunFolder, "save", save)
+    for _ in range(30):
+        with suppress(KeyboardInterrupt):
+            run(job.folder)
+            break
+    assert {(3, 37), (3, 74), (4, 0)} <= set(places)
+    for name in ("curve.parquet", "checkpoint.safetensors"):
+        assert (job.folder.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
 def test_both_engines_draw_the_same_curve(tmp_path):

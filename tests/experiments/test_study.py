@@ -1,6 +1,7 @@
 import pytest
 
 from regrow.errors import ConfigError
+from regrow.experiments.arm import Arm
 from regrow.experiments.study import Study, methods_of, study_named, why_plain
 from regrow.methods import L2, ContinualBackprop
 from regrow.studies.permuted_digits import PermutedDigits
@@ -16,21 +17,21 @@ def test_specs_pair_all_methods_by_seed():
 def test_methods_come_back_from_their_spec():
     study = study_named("permuted-digits")
     for spec in study.specs("smoke", seeds=[0]):
-        assert tuple(methods_of(spec)) == study.methods("smoke")[spec.method]
+        assert tuple(methods_of(spec)) == study.arms("smoke")[spec.method].methods
 
 
 def test_every_setting_of_a_method_is_in_its_key(monkeypatch):
     study = study_named("permuted-digits")
     keys = set()
     for strength in (1e-3, 1e-4):
-        monkeypatch.setattr(PermutedDigits, "methods", lambda self, scale, strength=strength: {"l2": (L2(strength),)})
+        monkeypatch.setattr(PermutedDigits, "arms", lambda self, scale, strength=strength: {"l2": Arm((L2(strength),))})
         keys.add(study.specs("smoke", seeds=[0])[0].key)
     assert len(keys) == 2
 
 
 def test_where_the_fused_engine_cannot_serve_auto_takes_the_plain_one(monkeypatch):
     adaptable = ContinualBackprop(utility_rule="adaptable_contribution")
-    monkeypatch.setattr(PermutedDigits, "methods", lambda self, scale: {"adaptable": (adaptable,)})
+    monkeypatch.setattr(PermutedDigits, "arms", lambda self, scale: {"adaptable": Arm((adaptable,))})
     study = study_named("permuted-digits")
     (spec,) = study.specs("smoke", seeds=[0])
     assert spec.engine == "plain"

@@ -185,6 +185,9 @@ def test_what_a_problem_does_not_say_has_its_default():
         ({"loss": "squared"}, "^Training.loss cannot be 'squared'; .*squared_error"),
         ({"optimizer": "adamw"}, "^Training.optimizer cannot be 'adamw'; .*adam"),
         ({"batch": 0}, "^Training.batch must be a whole number of at least 1, but is 0"),
+        ({"momentum": 1.0}, r"^Training.momentum must lie in \[0, 1\), .* but is 1.0 with sgd"),
+        ({"momentum": 0.9, "optimizer": "adam"}, "^Training.momentum .* be 0 unless the optimizer is sgd, but is 0.9"),
+        ({"weight_decay": -0.1}, "^Training.weight_decay must be at least 0, but is -0.1"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -199,3 +202,18 @@ def test_outcomes_know_their_direction_and_unit():
     assert (accuracy.gain(-0.2), error.gain(-0.2)) == (-0.2, 0.2)
     assert outcome_among(["task", "squared_error"]) is error
     assert outcome_among(["task"]) is accuracy
+
+
+def test_momentum_and_weight_decay_are_those_of_torch():
+    inputs, labels = classes(8)
+    by_hand = network()
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1, momentum=0.9, weight_decay=0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(by_hand(inputs), labels).backward()
+        optimizer.step()
+    training = Training.of({"batch": 8, "momentum": 0.9, "weight_decay": 0.05})
+    learner = PlainLearner(network(), 0.1, [Backprop()], training=training)
+    for _ in range(3):
+        learner.learn(inputs, labels)
+    assert same(parameters(learner), by_hand.parameters())

@@ -46,7 +46,7 @@ def test_a_task_shows_every_digit_three_times(study):
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop"])
 def test_the_control_replaces_at_the_rate_of_cbp(study, scale):
-    methods = study.methods(scale)
-    (cbp,), (control,) = methods["cbp"], methods["random-replacement"]
+    arms = study.arms(scale)
+    (cbp,), (control,) = arms["cbp"].methods, arms["random-replacement"].methods
     assert (cbp.replacement_rate, cbp.maturity_threshold) == (control.replacement_rate, control.maturity_threshold)
     assert cbp.weight_sums == "each_step"
