@@ -1,4 +1,4 @@
-"""Bit flipping: regression on a target that keeps moving because some of its input bits flip now and then."""
+"""Slowly-changing regression: a target that keeps moving because some of its input bits flip now and then."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,31 @@ from torch import nn
 from regrow.experiments.arm import Arm, arms_of
 from regrow.experiments.online import OnlineStudy
 from regrow.experiments.study import Scale
+from regrow.methods import L2, ContinualBackprop, ShrinkAndPerturb
 from regrow.networks.mlp import MLP
 from regrow.streams import BitFlipping
 from regrow.studies import method_grids
 
+# The article's problem, with its own numbers.
+_PROBLEM = {
+    "flip": "one",
+    "target": "article",
+    "period": 10_000,
+    "tasks": 100,
+    "widths": [5],
+    "activation": "relu",
+    "loss": "squared_error",
+    "batch": 1,
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "init": "kaiming_uniform",
+    "measured_images": 1000,
+    "measure_every": 10,
+}
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "leaky_relu", "elu", "swish")
+STEPS = (0.01, 0.003, 0.001)
+
+# Short runs for the comparison of all methods, in mini-batches.
 _METHODS = {
     "flip": "all",
     "target": "article",
@@ -26,54 +47,93 @@ _METHODS = {
     "init": "kaiming_uniform",
     "measured_images": 500,
 }
+_METHODS_CAPTION = (
+    "A target of 100 threshold units; 15 of 20 bits stand still for 960 examples, then all 15 are drawn anew; "
+    "network 20–20–1, ReLU, mini-batches of 16, Adam of step .03."
+)
 
 
 class BitFlippingStudy(OnlineStudy, name="bit-flipping"):
-    """Slowly-changing regression (Dohare et al., Nature 632, 2024, Extended Data Fig. 2), in runs of seconds.
+    """Slowly-changing regression (Dohare et al., Nature 632, 2024, Extended Data Fig. 2).
 
-    The article's learner is 20–5–1 with one example a step and plain SGD, over millions of steps. Here periods are
-    short, steps have 16 examples and the optimizer is Adam, since plain SGD loses nothing within so few steps:
-    docs/studies/method-comparison.md. The stream is the article's but for what flips: all slow bits are drawn anew, as
-    in its published code, so that all periods are equally hard.
+    A network 20–5–1 tracks a fixed network of 100 threshold units, one example a step. 15 of the 20 input bits stand
+    still for 10,000 examples, then one of them is inverted. Between article and published code there are two
+    differences that change the numbers: what flips (`flip`), and whether the target counts the bias with the right sign
+    (`target`); the scale "paper-code" has the code's way of both, and its length.
+
+    The scales "methods" and "methods-search" compare all methods in runs of seconds: periods are short, steps have 16
+    examples and the optimizer is Adam, since plain SGD loses nothing within so few steps
+    (docs/studies/method-comparison.md).
     """
 
-    summary = "a regression whose slow input bits are redrawn now and then"
+    summary = "a regression whose slow input bits flip now and then"
     caption = (
-        "A target of 100 threshold units; 15 of 20 bits stand still for 960 examples, then all 15 are drawn anew; "
-        "network 20–20–1, ReLU, mini-batches of 16, Adam of step .03."
+        "A target of 100 threshold units; 15 of 20 bits stand still for 10,000 examples, then one of them flips; "
+        "network 20–5–1, one example a step."
     )
     scales = {
         "smoke": Scale(
-            "seconds: 4 periods of 80 examples, 2 seeds, to see that it works",
+            "seconds: 4 periods of 80 examples, every method, 2 seeds, to see that it works",
             range(2),
             _METHODS | {"period": 80, "tasks": 4, "batch": 8, "measured_images": 80},
+        ),
+        "laptop": Scale("minutes: 1M examples, 20 seeds", range(20), _PROBLEM),
+        # Seeds that no figure uses, so that nothing is chosen on what it is judged by.
+        "search": Scale(
+            "minutes: settings of l2, shrink-and-perturb and cbp to choose from, 5 seeds", range(1000, 1005), _PROBLEM
+        ),
+        "paper": Scale(
+            "the article's: 3M examples, all activations and steps, 100 seeds", range(100), _PROBLEM | {"tasks": 300}
+        ),
+        "paper-code": Scale(
+            "as in the published code: 1M examples, all slow bits redrawn, 100 seeds",
+            range(100),
+            _PROBLEM | {"flip": "all", "target": "code"},
+            "A target of 100 threshold units; 15 of 20 bits stand still for 10,000 examples, then all 15 are drawn "
+            "anew; network 20–5–1, one example a step.",
         ),
         "methods": Scale(
             "a quarter of an hour of one core: every method, at its default and at the best of a small grid, 10 seeds",
             range(10),
             _METHODS,
+            _METHODS_CAPTION,
         ),
-        # Seeds that no figure uses, so that nothing is chosen on what it is judged by.
-        "methods-search": Scale("the grids of all methods to choose from, 2 seeds", range(1000, 1002), _METHODS),
+        "methods-search": Scale(
+            "the grids of all methods to choose from, 2 seeds", range(1000, 1002), _METHODS, _METHODS_CAPTION
+        ),
     }
 
-    missing_scales = dict.fromkeys(("laptop", "paper"), "only the comparison of methods has been built.")
-
     def arms(self, scale: str) -> dict[str, Arm]:
-        """Return all methods, each at its default and at the best of its grid; or the whole grids."""
+        """Return activations and steps, a linear learner, the remedies; or all methods; or settings to choose from."""
         if scale == "methods-search":
             return arms_of(method_grids.candidates(hidden_layers=1))
-        return arms_of(method_grids.compared({} if scale == "smoke" else BEST))
+        if scale in ("smoke", "methods"):
+            return arms_of(method_grids.compared({} if scale == "smoke" else BEST))
+        if scale == "search":
+            return _candidates()
+        activations = ACTIVATIONS if scale.startswith("paper") else ("relu",)
+        found = {
+            f"{activation} step={step}": Arm(changes={"activation": activation, "learning_rate": step})
+            for activation in activations
+            for step in STEPS
+        }
+        found |= {f"linear step={step}": Arm(changes={"widths": [], "learning_rate": step}) for step in STEPS}
+        found |= {f"adam step={step}": Arm(changes={"optimizer": "adam", "learning_rate": step}) for step in STEPS}
+        return found | {
+            "l2": Arm((L2(1e-3),)),
+            "shrink-and-perturb": Arm((ShrinkAndPerturb(1e-3, 1e-3, period=100),)),
+            "cbp": Arm((ContinualBackprop(1e-4, 100, weight_sums="each_step"),)),
+        }
 
     def stream(self, problem: Mapping[str, Any], seed: int) -> BitFlipping:
         """Make the data of a run."""
         return BitFlipping(seed, problem["flip"], problem["target"], problem["period"])
 
     def network(self, problem: Mapping[str, Any], seed: int) -> nn.Module:
-        """Make the network: kaiming-uniform hidden layers, output bound √3/√fan_in, biases 0."""
+        """Make the network: kaiming-uniform hidden layer, output bound √3/√fan_in, biases 0; without one, linear."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MLP(20, problem["widths"], 1)
+            return MLP(20, problem["widths"], 1, problem.get("activation", "relu"))
 
     def origin(self, problem: Mapping[str, Any]) -> str:
         """Say where the data come from."""
@@ -102,3 +162,16 @@ BEST: Mapping[str, Mapping[str, Any]] = {
     "upgd": {"noise_std": 0.1},
     "weight-clipping": {"bound": 3.0},
 }
+
+
+def _candidates() -> dict[str, Arm]:
+    """Settings at step .01: the published sweeps, thinned out."""
+    found = {f"l2 strength={strength}": Arm((L2(strength),)) for strength in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
+    for decay in (1e-2, 1e-3, 1e-4):
+        for noise in (1e-2, 1e-3, 1e-4):
+            found[f"shrink-and-perturb weight_decay={decay} noise_std={noise}"] = Arm(
+                (ShrinkAndPerturb(decay, noise, 100),)
+            )
+    for rate in (1e-2, 1e-3, 1e-4, 1e-5):
+        found[f"cbp rate={rate}"] = Arm((ContinualBackprop(rate, 100, weight_sums="each_step"),))
+    return found
