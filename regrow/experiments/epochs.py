@@ -1,0 +1,298 @@
+"""Studies of learners that see each task for epochs, and are judged on images that they did not learn."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Generator, Tensor, nn
+
+from regrow.attachment.attach import attach
+from regrow.errors import ConfigError, nearest
+from regrow.experiments.course import Course, Pace, Piece
+from regrow.experiments.spec import RunSpec
+from regrow.experiments.study import Study, methods_of
+from regrow.experiments.training import TEST_ACCURACY, Training
+from regrow.measures import measure
+from regrow.streams.augmentation import augment
+from regrow.streams.seeds import generator
+from regrow.streams.task import Examples, SplitTask
+
+Head = Literal["kept", "zeroed", "grown"]
+Selection = Literal["last", "best_validation"]
+Reported = Literal["last", "best"]
+Augmentation = Literal["none", "train", "train_and_test"]
+
+# What a generator is for; far from the numbers of the streams, which have the same seed.
+_ORDER, _IMAGES, _TEST_IMAGES, _OUTPUTS = range(1000, 1004)
+_EVALUATED = 500  # images at once
+
+
+class SplitStream(Protocol):
+    """Tasks with a training and a test part."""
+
+    def task(self, index: int) -> SplitTask:
+        """Return task `index`, the same whenever it is asked for."""
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How a task is gone through.
+
+    Attributes:
+        epochs: passes over the training images, each in a new order.
+        schedule: pairs of an epoch and the factor on the step size from there on; 1 before the first.
+        head: what becomes of the output layer when a task begins: it is "kept"; weights and biases are "zeroed"; or it
+            is "grown": outputs that come into use are drawn as the whole layer was at first.
+        selection: the network that the next task begins with: that of the "last" epoch, or of the one with the
+            "best_validation" accuracy, where the first of several counts. What the optimizer and the methods remember
+            is always that of the last.
+        reported: the test accuracy after the "last" epoch, or the "best" of all epochs, as the article has it for
+            class-incremental CIFAR.
+        augmentation: of "train" images, or, as the published code for class-incremental CIFAR does, "train_and_test".
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    epochs: int
+    schedule: tuple[tuple[int, float], ...] = ()
+    head: Head = "kept"
+    selection: Selection = "last"
+    reported: Reported = "last"
+    augmentation: Augmentation = "none"
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        choices = {"head": Head, "selection": Selection, "reported": Reported, "augmentation": Augmentation}
+        for name, kind in choices.items():
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise ConfigError(f"Regime.{name} cannot be {value!r}; {nearest(str(value), get_args(kind))}")
+        if self.epochs < 1:
+            raise ConfigError(f"Regime.epochs must be a whole number of at least 1, but is {self.epochs!r}.")
+
+    @classmethod
+    def of(cls, problem: Mapping[str, Any]) -> "Regime":
+        """Read it from the numbers of a run; what is not among them has its default."""
+        return cls(**{item.name: problem[item.name] for item in fields(cls) if item.name in problem})
+
+    def factor(self, epoch: int) -> float:
+        """On the step size, in an epoch that is counted from 0."""
+        return next((factor for start, factor in reversed(self.schedule) if epoch >= start), 1.0)
+
+
+class EpochStudy(Study):
+    """A study of learners that go through each task for epochs.
+
+    Of a problem, "learning_rate" is always there; those of `Training` and `Regime`; "init" is the law of new incoming
+    weights; before a task the network is measured on at most "measured_images" of its probe images; "channels_last" and
+    "device" say how it is computed, which changes the rounding.
+    """
+
+    @abstractmethod
+    def stream(self, problem: Mapping[str, Any], seed: int) -> SplitStream:
+        """Make the data of a run."""
+
+    @abstractmethod
+    def network(self, problem: Mapping[str, Any], seed: int) -> nn.Module:
+        """Make the network of a run as it is before the first task; its last linear layer is the output."""
+
+    def course(self, spec: RunSpec) -> Course:
+        """See `Study`."""
+        return EpochCourse(self, spec)
+
+
+class EpochCourse:
+    """A learner on its way through tasks, each for some epochs. Implements `Course`.
+
+    Args:
+        study: the study.
+        spec: the run.
+    """
+
+    def __init__(self, study: EpochStudy, spec: RunSpec) -> None:
+        self._problem = problem = spec.problem
+        self._seed = spec.seed
+        self._device = torch.device(problem.get("device", "cpu"))
+        self._format = torch.channels_last if problem.get("channels_last") else torch.contiguous_format
+        self._stream = study.stream(problem, spec.seed)
+        self._training, self._regime = Training.of(problem), Regime.of(problem)
+        network = study.network(problem, spec.seed).to(self._device)
+        self._network = network.to(memory_format=self._format).train()  # type: ignore[call-overload]
+        self._head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+        self._optimizer = self._training.make_optimizer(network, problem["learning_rate"])
+        self._task: SplitTask | None = self._stream.task(0)
+        example = self._ready(self._task.train.inputs[:2])
+        self._plastic = attach(
+            network, self._optimizer, methods_of(spec), example=example, init=problem.get("init"), seed=spec.seed
+        )
+        assert self._plastic.graph is not None  # there was an example
+        self._graph = self._plastic.graph
+        self._index = self._epoch = self._position = 0
+        self._classes = 0  # of the task that was begun last
+        self._right: int | Tensor = 0  # of the training images of this epoch, when they were learned
+        self._tested: list[float] = []
+        self._best: dict[str, Any] | None = None
+        self._symptoms: dict[str, float | None] = {}
+        self._pace = Pace(self._training.batch)
+
+    def advance(self) -> Piece:
+        """See `Course`."""
+        task = self._task = self._task or self._stream.task(self._index)
+        if self._epoch == self._position == 0:
+            self._begin(task)
+        began = time.perf_counter()
+        learned = self._learn(task)
+        seconds = time.perf_counter() - began
+        self._pace.passed(learned, seconds)
+        if self._position < len(task.train):
+            return Piece(seconds, None)
+        ended = self._end_epoch(task)
+        return Piece(time.perf_counter() - began, self._end_task(task) if ended else None)
+
+    def _begin(self, task: SplitTask) -> None:
+        if self._index:
+            batches = _parts(len(task.train), self._training.batch)
+            self._plastic.task_changed(self._loss(task, *self._batch(task.train, some)) for some in batches)
+        self._renew_head(task)
+        images = self._problem["measured_images"]
+        if images:
+            probe = self._ready(task.probe[:images])
+            self._symptoms = {**measure(self._network, probe, self._graph).network}
+
+    def _renew_head(self, task: SplitTask) -> None:
+        with torch.no_grad():
+            if self._regime.head == "zeroed":
+                self._head.weight.zero_()
+                self._head.bias.zero_()
+            elif self._regime.head == "grown" and self._index:
+                self._draw_outputs(slice(self._classes, task.classes))
+        self._classes = task.classes
+
+    def _draw_outputs(self, rows: slice) -> None:
+        """Draw some outputs from the law of the layer at first, which is normal with gain 1, and clear their momentum:
+        they are new.
+        """
+        random = self._random(_OUTPUTS, self._index)
+        weight, bias = self._head.weight, self._head.bias
+        fresh = torch.randn(weight[rows].shape, generator=random) / weight.shape[1] ** 0.5
+        weight[rows] = fresh.to(weight.device)
+        bias[rows] = 0
+        for parameter in (weight, bias):
+            for value in self._optimizer.state[parameter].values():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    value[rows] = 0
+
+    def _learn(self, task: SplitTask) -> int:
+        """Learn some more batches of this epoch, and say how many images that were."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._problem["learning_rate"] * self._regime.factor(self._epoch)
+        order = torch.from_numpy(generator(self._seed, _ORDER, self._index, self._epoch).permutation(len(task.train)))
+        first, batch = self._position, self._training.batch
+        last = min(len(order), first + max(1, self._pace.amount // batch) * batch)
+        for start in range(first, last, batch):
+            images, labels = self._batch(task.train, order[start : min(start + batch, last)])
+            if self._regime.augmentation != "none":
+                images = self._ready(augment(images, self._random(_IMAGES, self._index, self._epoch, start)))
+            outputs = self._network(images)[:, : task.classes]
+            self._right = self._right + self._training.judge(outputs.detach(), labels).sum()
+            self._optimizer.zero_grad()
+            torch.autograd.backward(self._training.loss_of(outputs, labels))
+            self._optimizer.step()
+        self._position = last
+        return last - first
+
+    def _end_epoch(self, task: SplitTask) -> bool:
+        """Test the network as far as that is asked for. Says whether this was the last epoch of the task."""
+        ended = self._epoch + 1 == self._regime.epochs
+        if ended or self._regime.reported == "best":
+            augmented = self._regime.augmentation == "train_and_test"
+            self._tested.append(self._accuracy(task, task.test, augmented))
+        if self._regime.selection == "best_validation":
+            self._keep_the_best(task)
+        if not ended:
+            self._epoch, self._position, self._right = self._epoch + 1, 0, 0
+        return ended
+
+    def _keep_the_best(self, task: SplitTask) -> None:
+        if task.validation is None:
+            raise ConfigError(f"Task {self._index} has no validation images, so no epoch can be chosen by them.")
+        accuracy = self._accuracy(task, task.validation, augmented=False)
+        if self._best is None or accuracy > self._best["accuracy"]:
+            state = {name: value.clone() for name, value in self._network.state_dict().items()}
+            self._best = {"accuracy": accuracy, "network": state}
+
+    def _end_task(self, task: SplitTask) -> dict[str, Any]:
+        if self._best is not None:
+            self._network.load_state_dict(self._best["network"])
+        row = {
+            "task": self._index,
+            "classes": task.classes,
+            TEST_ACCURACY.measure: max(self._tested),
+            "train_accuracy": int(self._right) / len(task.train),
+            **dict(sorted(self._symptoms.items())),
+            "replacements": int(self._plastic.metrics()["replacements"]),
+        }
+        self._index, self._task = self._index + 1, None
+        self._epoch = self._position = self._right = 0
+        self._tested, self._best = [], None
+        return row
+
+    def _accuracy(self, task: SplitTask, examples: Examples, augmented: bool) -> float:
+        right: int | Tensor = 0
+        self._network.eval()
+        with torch.no_grad():
+            for some in _parts(len(examples), _EVALUATED):
+                images, labels = self._batch(examples, some)
+                if augmented:
+                    random = self._random(_TEST_IMAGES, self._index, self._epoch, some.start)
+                    images = self._ready(augment(images, random))
+                right = right + self._training.judge(self._network(images)[:, : task.classes], labels).sum()
+        self._network.train()
+        return int(right) / len(examples)
+
+    def _loss(self, task: SplitTask, images: Tensor, labels: Tensor) -> Tensor:
+        return self._training.loss_of(self._network(images)[:, : task.classes], labels)
+
+    def _batch(self, examples: Examples, some: Tensor | slice) -> tuple[Tensor, Tensor]:
+        return self._ready(examples.inputs[some]), examples.labels[some].to(self._device)
+
+    def _ready(self, images: Tensor) -> Tensor:
+        return images.to(self._device).contiguous(memory_format=self._format)
+
+    def _random(self, *key: int) -> Generator:
+        """A generator of its own for each draw, so that nothing depends on what was drawn before."""
+        return Generator(self._device).manual_seed(int(generator(self._seed, *key).integers(2**63)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Course`."""
+        optimizer = self._optimizer.state_dict()
+        return {
+            "task": self._index,
+            "classes": self._classes,
+            "epoch": self._epoch,
+            "position": self._position,
+            "right": int(self._right),
+            "tested": self._tested,
+            "best": self._best,
+            "symptoms": self._symptoms,
+            "network": {name: value.clone() for name, value in self._network.state_dict().items()},
+            "optimizer": {name: optimizer[name] for name in ("state", "param_groups")},
+            "attachment": self._plastic.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Course`."""
+        self._index, self._task, self._classes = state["task"], None, state["classes"]
+        self._epoch, self._position, self._right = state["epoch"], state["position"], state["right"]
+        self._tested, self._best, self._symptoms = state["tested"], state["best"], state["symptoms"]
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._plastic.load_state_dict(state["attachment"])
+
+
+def _parts(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
