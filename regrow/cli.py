@@ -53,6 +53,7 @@ def run(
     methods: str | None = None,
     engine: str = "auto",
     workers: int | None = None,
+    data: str | None = None,
     out: Path = Path("runs"),
     shard: str | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -68,6 +69,8 @@ def run(
         methods: names with commas between them. Default: all of the study.
         engine: fused, plain, or auto: fused where it can serve the methods.
         workers: processes at once. Default: one per core.
+        data: which images, where the study reads any: a path, a name below REGROW_DATA, or an hf:// address. Default:
+            as the scale says.
         out: folder of all runs.
         shard: i/n runs only the i-th of n parts of the study, for arrays of jobs.
         dry_run: only say what would be run.
@@ -79,7 +82,7 @@ def run(
     from regrow.experiments.study import study_named
 
     chosen = study_named(study)
-    every = chosen.specs(scale, _seeds(seeds), methods.split(",") if methods else None, engine)
+    every = chosen.specs(scale, _seeds(seeds), methods.split(",") if methods else None, engine, data)
     specs = _part(every, shard)
     workers = _at_least_one(workers, cores())
     _announce(chosen, specs, out, workers)
@@ -290,7 +293,7 @@ def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> None:
         place,
         curves,
         _description(study, specs),
-        _command_for(specs),
+        _command_for(study, specs),
         caption=study.scale(first.scale).caption or study.caption if first.scale != "smoke" else "",
         planned_tasks=first.tasks,
         planned_runs=len(specs),
@@ -333,7 +336,7 @@ def _description(study: "Study", specs: "list[RunSpec]") -> dict[str, object]:
     }
 
 
-def _command_for(specs: "list[RunSpec]") -> str:
+def _command_for(study: "Study", specs: "list[RunSpec]") -> str:
     """What to type to make these runs from nothing."""
     first = specs[0]
     seeds = sorted({spec.seed for spec in specs})
@@ -342,6 +345,8 @@ def _command_for(specs: "list[RunSpec]") -> str:
     words += ["--methods", ",".join(dict.fromkeys(spec.method for spec in specs))]
     if all(spec.engine == "plain" for spec in specs):
         words += ["--engine", "plain"]
+    if first.problem.get("data") != study.scale(first.scale).problem.get("data"):
+        words += ["--data", first.problem["data"]]
     return shlex.join(words)
 
 

@@ -89,8 +89,17 @@ class Study(ABC):
             )
         raise ConfigError(f"The study {self.name} has no scale {name!r}; {nearest(name, self.scales)}")
 
+    def settled(self, problem: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settle what a scale leaves to the machine, such as which images are there: a run depends on nothing else."""
+        return problem
+
     def specs(
-        self, scale: str, seeds: Sequence[int] | None = None, methods: Sequence[str] | None = None, engine: str = "auto"
+        self,
+        scale: str,
+        seeds: Sequence[int] | None = None,
+        methods: Sequence[str] | None = None,
+        engine: str = "auto",
+        data: str | None = None,
     ) -> list[RunSpec]:
         """List the runs: all methods of the first seed, then of the second, and so on.
 
@@ -99,11 +108,20 @@ class Study(ABC):
             seeds: which seeds; those of the scale if None.
             methods: the names of which arms; all if None.
             engine: "fused" or "plain"; "auto" takes the fused one where it can serve the methods.
+            data: which images, as for `streams.sources.load`; those of the scale if None.
 
         Raises:
-            ConfigError: there is no such scale, method or engine, or the fused engine cannot serve a method.
+            ConfigError: there is no such scale, method or engine, the fused engine cannot serve a method, or the study
+                reads no images.
+            DataError: the images are not there.
         """
         chosen = self.scale(scale)
+        common = dict(chosen.problem)
+        if data is not None:
+            if "data" not in common:
+                raise ConfigError(f"The study {self.name} reads no data, so it cannot use {data!r}: leave --data out.")
+            common["data"] = data
+        common = dict(self.settled(common))
         known = self.arms(scale)
         for name in methods or ():
             if name not in known:
@@ -111,7 +129,7 @@ class Study(ABC):
         if engine not in ENGINES:
             raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ENGINES)}")
         arms = {name: arm for name, arm in known.items() if methods is None or name in methods}
-        problems = {name: {**chosen.problem, **arm.changes} for name, arm in arms.items()}
+        problems = {name: {**common, **arm.changes} for name, arm in arms.items()}
         engines = {
             name: _engine(name, self.why_plain(problems[name], arm.methods), engine) for name, arm in arms.items()
         }

@@ -49,3 +49,13 @@ def test_a_name_cannot_be_taken_twice():
             pass
 
     assert type(Study.registry["permuted-digits"]) is PermutedDigits
+
+
+def test_other_images_make_other_runs():
+    study = study_named("permuted-digits")
+    (first,) = study.specs("smoke", seeds=[0], methods=["l2"])
+    (other,) = study.specs("smoke", seeds=[0], methods=["l2"], data="some/folder")
+    assert other.problem == {**first.problem, "data": "some/folder"}
+    assert first.key != other.key
+    with pytest.raises(ConfigError, match="^The study bit-flipping reads no data, so it cannot use 'mnist': leave"):
+        study_named("bit-flipping").specs("smoke", data="mnist")
