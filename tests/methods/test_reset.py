@@ -120,3 +120,23 @@ def test_none_is_nothing() -> None:
 def test_bad_settings(build, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         build()
+
+
+@pytest.mark.parametrize("method", [FullReset(memory="kept"), HardReset(3, memory="kept")])
+def test_memory_is_kept_if_asked_for(method: regrow.methods.Method) -> None:
+    """Of the published code for class-incremental CIFAR: new weights, old moments and running statistics."""
+    model, optimizer, plastic = trained(method)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plastic.task_changed()
+    assert renewed(model, before) == NAMES
+    assert all(torch.equal(before[f"1.running_{key}"], model.state_dict()[f"1.running_{key}"]) for key in STATISTICS)
+    assert all(state["step"].item() == 3 and state["exp_avg_sq"].any() for state in optimizer.state.values())
+
+
+STATISTICS = ("mean", "var")
+
+
+@pytest.mark.parametrize("kind", [FullReset, HardReset])
+def test_an_unknown_fate_of_the_memory_is_refused(kind: type[FullReset | HardReset]) -> None:
+    with pytest.raises(ConfigError, match=f"{kind.__name__}.memory cannot be 'clear'; did you mean 'cleared'"):
+        kind(memory="clear")
