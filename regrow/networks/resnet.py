@@ -67,6 +67,17 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if module is not self.output else "linear")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
+    def main_path(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+        """The convolutions without those of the shortcuts, each with its batch norm, front to back.
+
+        What the units of one do is the input of the next; of the last, of the output layer, as the mean over places.
+        """
+        found = [(self.stem, self.norm)]
+        for module in self.stages.modules():
+            if isinstance(module, ResidualBlock):
+                found += [(module.conv1, module.norm1), (module.conv2, module.norm2)]
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         value = self.stages(self.relu(self.norm(self.stem(images))))

@@ -17,6 +17,15 @@ def test_the_article_s_network() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 11_220_132 + 4_800
 
 
+def test_units_of_the_main_path_are_those_of_the_article() -> None:
+    network = resnet18()
+    path = network.main_path()
+    assert sum(conv.out_channels for conv, _ in path) == 3904
+    assert all(conv.out_channels == norm.num_features for conv, norm in path)
+    assert path[0] == (network.stem, network.norm)
+    assert path[-1] == (network.stages[3][1].conv2, network.stages[3][1].norm2)
+
+
 def test_initial_law() -> None:
     torch.manual_seed(0)
     network = resnet18()
