@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
 from regrow.attachment.attach import attach
 from regrow.errors import ConfigError, nearest
@@ -19,11 +20,13 @@ from regrow.measures import measure
 from regrow.streams.augmentation import augment
 from regrow.streams.seeds import generator
 from regrow.streams.task import Examples, SplitTask
+from regrow.units.graph import UnitGraph
 
 Head = Literal["kept", "zeroed", "grown"]
 Selection = Literal["last", "best_validation"]
 Reported = Literal["last", "best"]
 Augmentation = Literal["none", "train", "train_and_test"]
+Memory = Literal["kept", "cleared"]
 
 # What a generator is for; far from the numbers of the streams, which have the same seed.
 _ORDER, _IMAGES, _TEST_IMAGES, _OUTPUTS = range(1000, 1004)
@@ -47,8 +50,11 @@ class Regime:
         head: what becomes of the output layer when a task begins: it is "kept"; weights and biases are "zeroed"; or it
             is "grown": outputs that come into use are drawn as the whole layer was at first.
         selection: the network that the next task begins with: that of the "last" epoch, or of the one with the
-            "best_validation" accuracy, where the first of several counts. What the optimizer and the methods remember
-            is always that of the last.
+            "best_validation" accuracy, where the first of several counts. What methods remember is always that of the
+            last.
+        memory: with "best_validation", what the optimizer remembers when the task ends: it is "kept", that of the last
+            epoch, as in the published code for class-incremental CIFAR; or "cleared", since it belongs to a network
+            that was given up.
         reported: the test accuracy after the "last" epoch, or the "best" of all epochs, as the article has it for
             class-incremental CIFAR.
         augmentation: of "train" images, or, as the published code for class-incremental CIFAR does, "train_and_test".
@@ -63,10 +69,17 @@ class Regime:
     selection: Selection = "last"
     reported: Reported = "last"
     augmentation: Augmentation = "none"
+    memory: Memory = "kept"
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
-        choices = {"head": Head, "selection": Selection, "reported": Reported, "augmentation": Augmentation}
+        choices = {
+            "head": Head,
+            "selection": Selection,
+            "reported": Reported,
+            "augmentation": Augmentation,
+            "memory": Memory,
+        }
         for name, kind in choices.items():
             value = getattr(self, name)
             if value not in get_args(kind):
@@ -82,6 +95,22 @@ class Regime:
     def factor(self, epoch: int) -> float:
         """On the step size, in an epoch that is counted from 0."""
         return next((factor for start, factor in reversed(self.schedule) if epoch >= start), 1.0)
+
+
+class Companion(Protocol):
+    """What else acts after the steps of an optimizer, beside attached methods.
+
+    Attributes:
+        replacements: units that it has replaced so far.
+    """
+
+    replacements: int
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs for going on with the same bits."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
 
 
 class EpochStudy(Study):
@@ -100,6 +129,18 @@ class EpochStudy(Study):
     def network(self, problem: Mapping[str, Any], seed: int) -> nn.Module:
         """Make the network of a run as it is before the first task; its last linear layer is the output."""
 
+    def symptoms(
+        self, network: nn.Module, probe: Tensor, graph: UnitGraph, problem: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Measure the network before a task, on probe images that are ready for it. Nothing about it changes."""
+        return measure(network, probe, graph).network
+
+    def companion(
+        self, network: nn.Module, optimizer: Optimizer, problem: Mapping[str, Any], seed: int
+    ) -> Companion | None:
+        """Put to work what acts beside the methods; None if nothing does."""
+        return None
+
     def course(self, spec: RunSpec) -> Course:
         """See `Study`."""
         return EpochCourse(self, spec)
@@ -114,7 +155,8 @@ class EpochCourse:
     """
 
     def __init__(self, study: EpochStudy, spec: RunSpec) -> None:
-        self._problem = problem = spec.problem
+        self._study, self._problem = study, spec.problem
+        problem = spec.problem
         self._seed = spec.seed
         self._device = torch.device(problem.get("device", "cpu"))
         self._format = torch.channels_last if problem.get("channels_last") else torch.contiguous_format
@@ -129,6 +171,7 @@ class EpochCourse:
         self._plastic = attach(
             network, self._optimizer, methods_of(spec), example=example, init=problem.get("init"), seed=spec.seed
         )
+        self._companion = study.companion(network, self._optimizer, problem, spec.seed)
         assert self._plastic.graph is not None  # there was an example
         self._graph = self._plastic.graph
         self._index = self._epoch = self._position = 0
@@ -161,7 +204,7 @@ class EpochCourse:
         images = self._problem["measured_images"]
         if images:
             probe = self._ready(task.probe[:images])
-            self._symptoms = {**measure(self._network, probe, self._graph).network}
+            self._symptoms = {**self._study.symptoms(self._network, probe, self._graph, self._problem)}
 
     def _renew_head(self, task: SplitTask) -> None:
         with torch.no_grad():
@@ -228,18 +271,24 @@ class EpochCourse:
     def _end_task(self, task: SplitTask) -> dict[str, Any]:
         if self._best is not None:
             self._network.load_state_dict(self._best["network"])
+            if self._regime.memory == "cleared":
+                self._optimizer.state.clear()
         row = {
             "task": self._index,
             "classes": task.classes,
             TEST_ACCURACY.measure: max(self._tested),
             "train_accuracy": int(self._right) / len(task.train),
             **dict(sorted(self._symptoms.items())),
-            "replacements": int(self._plastic.metrics()["replacements"]),
+            "replacements": self._replacements(),
         }
         self._index, self._task = self._index + 1, None
         self._epoch = self._position = self._right = 0
         self._tested, self._best = [], None
         return row
+
+    def _replacements(self) -> int:
+        beside = 0 if self._companion is None else self._companion.replacements
+        return int(self._plastic.metrics()["replacements"]) + beside
 
     def _accuracy(self, task: SplitTask, examples: Examples, augmented: bool) -> float:
         right: int | Tensor = 0
@@ -282,6 +331,7 @@ class EpochCourse:
             "network": {name: value.clone() for name, value in self._network.state_dict().items()},
             "optimizer": {name: optimizer[name] for name in ("state", "param_groups")},
             "attachment": self._plastic.state_dict(),
+            "companion": None if self._companion is None else self._companion.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -292,6 +342,8 @@ class EpochCourse:
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._plastic.load_state_dict(state["attachment"])
+        if self._companion is not None:
+            self._companion.load_state_dict(state["companion"])
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:
