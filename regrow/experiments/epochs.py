@@ -21,6 +21,7 @@ from regrow.streams.augmentation import augment
 from regrow.streams.seeds import generator
 from regrow.streams.task import Examples, SplitTask
 from regrow.units.graph import UnitGraph
+from regrow.units.trace import find_units
 
 Head = Literal["kept", "zeroed", "grown"]
 Selection = Literal["last", "best_validation"]
@@ -168,12 +169,11 @@ class EpochCourse:
         self._optimizer = self._training.make_optimizer(network, problem["learning_rate"])
         self._task: SplitTask | None = self._stream.task(0)
         example = self._ready(self._task.train.inputs[:2])
+        self._graph = find_units(network, example)
         self._plastic = attach(
             network, self._optimizer, methods_of(spec), example=example, init=problem.get("init"), seed=spec.seed
         )
         self._companion = study.companion(network, self._optimizer, problem, spec.seed)
-        assert self._plastic.graph is not None  # there was an example
-        self._graph = self._plastic.graph
         self._index = self._epoch = self._position = 0
         self._classes = 0  # of the task that was begun last
         self._right: int | Tensor = 0  # of the training images of this epoch, when they were learned
