@@ -21,7 +21,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """[batch, before, height, width] to [batch, after, height / stride, width / stride]."""
-        inner = self.relu(self.norm1(self.conv1(value)))
+        return self.after(value, self.inner(value))
+
+    def inner(self, value: Tensor) -> Tensor:
+        """What the first convolution makes of the input, after its activation."""
+        result: Tensor = self.relu(self.norm1(self.conv1(value)))
+        return result
+
+    def after(self, value: Tensor, inner: Tensor) -> Tensor:
+        """What the block makes of its input and of `inner`, after the second activation."""
         result: Tensor = self.relu(self.norm2(self.conv2(inner)) + self.shortcut(value))
         return result
 
@@ -73,10 +81,24 @@ class ResNet(nn.Module):
         What the units of one do is the input of the next; of the last, of the output layer, as the mean over places.
         """
         found = [(self.stem, self.norm)]
-        for module in self.stages.modules():
-            if isinstance(module, ResidualBlock):
-                found += [(module.conv1, module.norm1), (module.conv2, module.norm2)]
+        for block in self._blocks():
+            found += [(block.conv1, block.norm1), (block.conv2, block.norm2)]
         return found
+
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """Return what each convolution of the main path leads to, after the activation: [batch, channels, height,
+        width]; of the last its mean over places, [batch, channels], the features that the output layer reads.
+        """
+        value = self.relu(self.norm(self.stem(images)))
+        found = [value]
+        for block in self._blocks():
+            inner = block.inner(value)
+            value = block.after(value, inner)
+            found += [inner, value]
+        return [*found[:-1], value.mean(dim=(2, 3))]
+
+    def _blocks(self) -> list[ResidualBlock]:
+        return [module for module in self.stages.modules() if isinstance(module, ResidualBlock)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""

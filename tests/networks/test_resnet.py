@@ -39,3 +39,18 @@ def test_small_variant_halves_the_image_at_each_stage_but_the_first() -> None:
     network = ResNet(4, channels=(6, 8), blocks=(1, 2), colours=1)
     assert network.stages(network.stem(torch.zeros(2, 1, 8, 8))).shape == (2, 8, 4, 4)
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 4)
+
+
+def test_activations_lead_from_the_images_to_the_logits() -> None:
+    torch.manual_seed(0)
+    network = ResNet(4, channels=(6, 8), blocks=(1, 2)).eval()
+    images = torch.randn(3, 3, 8, 8)
+    layers = network.activations(images)
+    assert [layer.shape[1] for layer in layers] == [conv.out_channels for conv, _ in network.main_path()]
+    assert all(bool((layer >= 0).all()) for layer in layers)
+    seen = {}
+    for name, (conv, _) in enumerate(network.main_path()):
+        conv.register_forward_pre_hook(lambda module, inputs, name=name: seen.update({name: inputs[0]}))
+    logits = network(images)
+    assert all(torch.equal(layers[name - 1], seen[name]) for name in range(1, len(layers)))
+    assert torch.equal(network.output(layers[-1]), logits)
