@@ -3,16 +3,16 @@
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from regrow.attachment.attach import attach
-from regrow.errors import ConfigError, nearest
+from regrow.errors import ConfigError
 from regrow.experiments.course import Course, Pace, Piece
+from regrow.experiments.regime import Regime
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.study import Study, methods_of
 from regrow.experiments.training import TEST_ACCURACY, Training
@@ -22,12 +22,6 @@ from regrow.streams.seeds import generator
 from regrow.streams.task import Examples, SplitTask
 from regrow.units.graph import UnitGraph
 from regrow.units.trace import find_units
-
-Head = Literal["kept", "zeroed", "grown"]
-Selection = Literal["last", "best_validation"]
-Reported = Literal["last", "best"]
-Augmentation = Literal["none", "train", "train_and_test"]
-Memory = Literal["kept", "cleared"]
 
 # What a generator is for; far from the numbers of the streams, which have the same seed.
 _ORDER, _IMAGES, _TEST_IMAGES, _OUTPUTS = range(1000, 1004)
@@ -39,63 +33,6 @@ class SplitStream(Protocol):
 
     def task(self, index: int) -> SplitTask:
         """Return task `index`, the same whenever it is asked for."""
-
-
-@dataclass(frozen=True)
-class Regime:
-    """How a task is gone through.
-
-    Attributes:
-        epochs: passes over the training images, each in a new order.
-        schedule: pairs of an epoch and the factor on the step size from there on; 1 before the first.
-        head: what becomes of the output layer when a task begins: it is "kept"; weights and biases are "zeroed"; or it
-            is "grown": outputs that come into use are drawn as the whole layer was at first.
-        selection: the network that the next task begins with: that of the "last" epoch, or of the one with the
-            "best_validation" accuracy, where the first of several counts. What methods remember is always that of the
-            last.
-        memory: with "best_validation", what the optimizer remembers when the task ends: it is "kept", that of the last
-            epoch, as in the published code for class-incremental CIFAR; or "cleared", since it belongs to a network
-            that was given up.
-        reported: the test accuracy after the "last" epoch, or the "best" of all epochs, as the article has it for
-            class-incremental CIFAR.
-        augmentation: of "train" images, or, as the published code for class-incremental CIFAR does, "train_and_test".
-
-    Raises:
-        ConfigError: a value out of its range.
-    """
-
-    epochs: int
-    schedule: tuple[tuple[int, float], ...] = ()
-    head: Head = "kept"
-    selection: Selection = "last"
-    reported: Reported = "last"
-    augmentation: Augmentation = "none"
-    memory: Memory = "kept"
-
-    def __post_init__(self) -> None:
-        """Check the settings once, at the boundary."""
-        choices = {
-            "head": Head,
-            "selection": Selection,
-            "reported": Reported,
-            "augmentation": Augmentation,
-            "memory": Memory,
-        }
-        for name, kind in choices.items():
-            value = getattr(self, name)
-            if value not in get_args(kind):
-                raise ConfigError(f"Regime.{name} cannot be {value!r}; {nearest(str(value), get_args(kind))}")
-        if self.epochs < 1:
-            raise ConfigError(f"Regime.epochs must be a whole number of at least 1, but is {self.epochs!r}.")
-
-    @classmethod
-    def of(cls, problem: Mapping[str, Any]) -> "Regime":
-        """Read it from the numbers of a run; what is not among them has its default."""
-        return cls(**{item.name: problem[item.name] for item in fields(cls) if item.name in problem})
-
-    def factor(self, epoch: int) -> float:
-        """On the step size, in an epoch that is counted from 0."""
-        return next((factor for start, factor in reversed(self.schedule) if epoch >= start), 1.0)
 
 
 class Companion(Protocol):
@@ -167,14 +104,14 @@ class EpochCourse:
         self._network = network.to(memory_format=self._format).train()  # type: ignore[call-overload]
         self._head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
         self._optimizer = self._training.make_optimizer(network, problem["learning_rate"])
-        self._task: SplitTask | None = self._stream.task(0)
-        example = self._ready(self._task.train.inputs[:2])
+        self._index = self._epoch = self._position = 0
+        self._task: SplitTask | None = self._take_task()
+        example = self._task.train.inputs[:2]
         self._graph = find_units(network, example)
         self._plastic = attach(
             network, self._optimizer, methods_of(spec), example=example, init=problem.get("init"), seed=spec.seed
         )
         self._companion = study.companion(network, self._optimizer, problem, spec.seed)
-        self._index = self._epoch = self._position = 0
         self._classes = 0  # of the task that was begun last
         self._right: int | Tensor = 0  # of the training images of this epoch, when they were learned
         self._tested: list[float] = []
@@ -184,7 +121,7 @@ class EpochCourse:
 
     def advance(self) -> Piece:
         """See `Course`."""
-        task = self._task = self._task or self._stream.task(self._index)
+        task = self._task = self._task or self._take_task()
         if self._epoch == self._position == 0:
             self._begin(task)
         began = time.perf_counter()
@@ -196,14 +133,35 @@ class EpochCourse:
         ended = self._end_epoch(task)
         return Piece(time.perf_counter() - began, self._end_task(task) if ended else None)
 
+    def _take_task(self) -> SplitTask:
+        """The task that is due, laid out as the network reads it: once, and not batch by batch."""
+        task = self._stream.task(self._index)
+        if self._regime.selection == "best_validation" and task.validation is None:
+            raise ConfigError(
+                f"Task {self._index} has no validation images, so no epoch can be chosen by them: use selection='last'."
+            )
+        return SplitTask(
+            task.index,
+            train=self._laid_out(task.train),
+            test=self._laid_out(task.test),
+            validation=task.validation and self._laid_out(task.validation),
+            classes=task.classes,
+            probe=self._ready(task.probe),
+        )
+
+    def _laid_out(self, examples: Examples) -> Examples:
+        return Examples(self._ready(examples.inputs), examples.labels.to(self._device))
+
     def _begin(self, task: SplitTask) -> None:
         if self._index:
-            batches = _parts(len(task.train), self._training.batch)
-            self._plastic.task_changed(self._loss(task, *self._batch(task.train, some)) for some in batches)
+            self._plastic.task_changed(
+                self._training.loss_of(self._outputs(task, task.train.inputs[some]), task.train.labels[some])
+                for some in _parts(len(task.train), self._training.batch)
+            )
         self._renew_head(task)
         images = self._problem["measured_images"]
         if images:
-            probe = self._ready(task.probe[:images])
+            probe = task.probe[:images]
             self._symptoms = {**self._study.symptoms(self._network, probe, self._graph, self._problem)}
 
     def _renew_head(self, task: SplitTask) -> None:
@@ -211,17 +169,20 @@ class EpochCourse:
             if self._regime.head == "zeroed":
                 self._head.weight.zero_()
                 self._head.bias.zero_()
-            elif self._regime.head == "grown" and self._index:
-                self._draw_outputs(slice(self._classes, task.classes))
+            elif self._regime.head == "grown":
+                if self._index:
+                    self._draw_outputs(slice(self._classes, task.classes))
+                # What is not in use must not add to the utility of any unit.
+                self._head.weight[task.classes :] = 0
+                self._head.bias[task.classes :] = 0
         self._classes = task.classes
 
     def _draw_outputs(self, rows: slice) -> None:
         """Draw some outputs from the law of the layer at first, which is normal with gain 1, and clear their momentum:
         they are new.
         """
-        random = self._random(_OUTPUTS, self._index)
         weight, bias = self._head.weight, self._head.bias
-        fresh = torch.randn(weight[rows].shape, generator=random) / weight.shape[1] ** 0.5
+        fresh = torch.randn(weight[rows].shape, generator=self._random(_OUTPUTS, self._index)) / weight.shape[1] ** 0.5
         weight[rows] = fresh.to(weight.device)
         bias[rows] = 0
         for parameter in (weight, bias):
@@ -233,14 +194,16 @@ class EpochCourse:
         """Learn some more batches of this epoch, and say how many images that were."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._problem["learning_rate"] * self._regime.factor(self._epoch)
-        order = torch.from_numpy(generator(self._seed, _ORDER, self._index, self._epoch).permutation(len(task.train)))
+        order = generator(self._seed, _ORDER, self._index, self._epoch).permutation(len(task.train))
+        chosen = torch.from_numpy(order).to(self._device)
         first, batch = self._position, self._training.batch
         last = min(len(order), first + max(1, self._pace.amount // batch) * batch)
         for start in range(first, last, batch):
-            images, labels = self._batch(task.train, order[start : min(start + batch, last)])
+            some = chosen[start : min(start + batch, last)]
+            images, labels = task.train.inputs[some], task.train.labels[some]
             if self._regime.augmentation != "none":
-                images = self._ready(augment(images, self._random(_IMAGES, self._index, self._epoch, start)))
-            outputs = self._network(images)[:, : task.classes]
+                images = self._augmented(images, _IMAGES, start)
+            outputs = self._outputs(task, images)
             self._right = self._right + self._training.judge(outputs.detach(), labels).sum()
             self._optimizer.zero_grad()
             torch.autograd.backward(self._training.loss_of(outputs, labels))
@@ -261,9 +224,8 @@ class EpochCourse:
         return ended
 
     def _keep_the_best(self, task: SplitTask) -> None:
-        if task.validation is None:
-            raise ConfigError(f"Task {self._index} has no validation images, so no epoch can be chosen by them.")
-        accuracy = self._accuracy(task, task.validation, augmented=False)
+        assert task.validation is not None  # see `_take_task`
+        accuracy = self._accuracy(task, task.validation)
         if self._best is None or accuracy > self._best["accuracy"]:
             state = {name: value.clone() for name, value in self._network.state_dict().items()}
             self._best = {"accuracy": accuracy, "network": state}
@@ -290,31 +252,33 @@ class EpochCourse:
         beside = 0 if self._companion is None else self._companion.replacements
         return int(self._plastic.metrics()["replacements"]) + beside
 
-    def _accuracy(self, task: SplitTask, examples: Examples, augmented: bool) -> float:
+    def _accuracy(self, task: SplitTask, examples: Examples, augmented: bool = False) -> float:
         right: int | Tensor = 0
         self._network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._plastic.evaluation_weights():
             for some in _parts(len(examples), _EVALUATED):
-                images, labels = self._batch(examples, some)
+                images = examples.inputs[some]
                 if augmented:
-                    random = self._random(_TEST_IMAGES, self._index, self._epoch, some.start)
-                    images = self._ready(augment(images, random))
-                right = right + self._training.judge(self._network(images)[:, : task.classes], labels).sum()
+                    images = self._augmented(images, _TEST_IMAGES, some.start)
+                right = right + self._training.judge(self._outputs(task, images), examples.labels[some]).sum()
         self._network.train()
         return int(right) / len(examples)
 
-    def _loss(self, task: SplitTask, images: Tensor, labels: Tensor) -> Tensor:
-        return self._training.loss_of(self._network(images)[:, : task.classes], labels)
+    def _outputs(self, task: SplitTask, images: Tensor) -> Tensor:
+        outputs: Tensor = self._network(images)[:, : task.classes]
+        return outputs
 
-    def _batch(self, examples: Examples, some: Tensor | slice) -> tuple[Tensor, Tensor]:
-        return self._ready(examples.inputs[some]), examples.labels[some].to(self._device)
+    def _augmented(self, images: Tensor, purpose: int, start: int) -> Tensor:
+        return self._ready(augment(images, self._random(purpose, self._index, self._epoch, start)))
 
     def _ready(self, images: Tensor) -> Tensor:
         return images.to(self._device).contiguous(memory_format=self._format)
 
     def _random(self, *key: int) -> Generator:
-        """A generator of its own for each draw, so that nothing depends on what was drawn before."""
-        return Generator(self._device).manual_seed(int(generator(self._seed, *key).integers(2**63)))
+        """A generator of its own for each draw, so that nothing depends on what was drawn before; on the host, so that
+        it does not depend on the device either.
+        """
+        return Generator().manual_seed(int(generator(self._seed, *key).integers(2**63)))
 
     def state_dict(self) -> dict[str, Any]:
         """See `Course`."""
@@ -325,7 +289,7 @@ class EpochCourse:
             "epoch": self._epoch,
             "position": self._position,
             "right": int(self._right),
-            "tested": self._tested,
+            "tested": list(self._tested),
             "best": self._best,
             "symptoms": self._symptoms,
             "network": {name: value.clone() for name, value in self._network.state_dict().items()},
@@ -341,6 +305,12 @@ class EpochCourse:
         self._tested, self._best, self._symptoms = state["tested"], state["best"], state["symptoms"]
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
+        for parameter, memory in self._optimizer.state.items():
+            for name, value in memory.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # Laid out as the parameter is, which a checkpoint does not keep: steps would be slower, and round
+                    # otherwise.
+                    memory[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         self._plastic.load_state_dict(state["attachment"])
         if self._companion is not None:
             self._companion.load_state_dict(state["companion"])
