@@ -182,8 +182,8 @@ class EpochCourse:
         they are new.
         """
         weight, bias = self._head.weight, self._head.bias
-        fresh = torch.randn(weight[rows].shape, generator=self._random(_OUTPUTS, self._index)) / weight.shape[1] ** 0.5
-        weight[rows] = fresh.to(weight.device)
+        random = self._random(_OUTPUTS, self._index)
+        weight[rows] = torch.randn(weight[rows].shape, generator=random, device=self._device) / weight.shape[1] ** 0.5
         bias[rows] = 0
         for parameter in (weight, bias):
             for value in self._optimizer.state[parameter].values():
@@ -275,10 +275,8 @@ class EpochCourse:
         return images.to(self._device).contiguous(memory_format=self._format)
 
     def _random(self, *key: int) -> Generator:
-        """A generator of its own for each draw, so that nothing depends on what was drawn before; on the host, so that
-        it does not depend on the device either.
-        """
-        return Generator().manual_seed(int(generator(self._seed, *key).integers(2**63)))
+        """A generator of its own for each draw, so that nothing depends on what was drawn before."""
+        return Generator(self._device).manual_seed(int(generator(self._seed, *key).integers(2**63)))
 
     def state_dict(self) -> dict[str, Any]:
         """See `Course`."""
