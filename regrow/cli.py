@@ -64,7 +64,7 @@ def run(
 
     Args:
         study: its name; `regrow list` shows all.
-        scale: one of the study's; `regrow list` shows them.
+        scale: one of the study's; `regrow list` shows them. Settings may follow: laptop+tasks=50+label_noise=0.1
         seeds: how many (5), or which (0:30, the last one left out). Default: as the scale says.
         methods: names with commas between them. Default: all of the study.
         engine: fused, plain, or auto: fused where it can serve the methods.

@@ -3,33 +3,15 @@
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from regrow.errors import ConfigError, nearest
 from regrow.experiments.arm import Arm
 from regrow.experiments.course import Course
 from regrow.experiments.learner import ENGINES
+from regrow.experiments.scale import Scale, with_changes
 from regrow.experiments.spec import Engine, RunSpec
 from regrow.methods import Method, method_named
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large a study is run.
-
-    Attributes:
-        summary: what to expect, in a few words.
-        seeds: which seeds by default.
-        problem: every number that determines a run beside its methods, its seed and its engine (`RunSpec.problem`);
-            "tasks" is always among them. An arm may have some of them in its own way, but all have as many tasks.
-        caption: what the problem is, for the figure; that of the study if empty.
-    """
-
-    summary: str
-    seeds: range
-    problem: Mapping[str, Any]
-    caption: str = ""
 
 
 class Study(ABC):
@@ -75,13 +57,14 @@ class Study(ABC):
         return "it learns online only, one example after another"
 
     def scale(self, name: str) -> Scale:
-        """Return the scale of that name.
+        """Return the scale of that name; "laptop+tasks=50+flip=all" is laptop with two of its settings changed.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no such scale, or it has no such setting.
         """
+        name, *changes = name.split("+")
         if name in self.scales:
-            return self.scales[name]
+            return with_changes(name, self.scales[name], changes)
         if name in self.missing_scales:
             raise ConfigError(
                 f"The study {self.name} has no scale {name!r}: {self.missing_scales[name]} Choose "
@@ -104,7 +87,7 @@ class Study(ABC):
         """List the runs: all methods of the first seed, then of the second, and so on.
 
         Args:
-            scale: name of a scale.
+            scale: name of a scale, as for `scale`. What an arm has in its own way, it keeps.
             seeds: which seeds; those of the scale if None.
             methods: the names of which arms; all if None.
             engine: "fused" or "plain"; "auto" takes the fused one where it can serve the methods.
@@ -122,7 +105,7 @@ class Study(ABC):
                 raise ConfigError(f"The study {self.name} reads no data, so it cannot use {data!r}: leave --data out.")
             common["data"] = data
         common = dict(self.settled(common))
-        known = self.arms(scale)
+        known = self.arms(scale.partition("+")[0])
         for name in methods or ():
             if name not in known:
                 raise ConfigError(f"The study {self.name} has no method {name!r}; {nearest(name, known)}")

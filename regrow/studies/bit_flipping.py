@@ -8,7 +8,7 @@ from torch import nn
 
 from regrow.experiments.arm import Arm, arms_of
 from regrow.experiments.online import OnlineStudy
-from regrow.experiments.study import Scale
+from regrow.experiments.scale import Scale
 from regrow.methods import L2, ContinualBackprop, ShrinkAndPerturb
 from regrow.networks.mlp import MLP
 from regrow.streams import BitFlipping

@@ -14,8 +14,8 @@ import regrow.experiments.run as run_module
 from regrow.experiments.arm import Arm
 from regrow.experiments.display import display_for
 from regrow.experiments.execute import Job, execute
+from regrow.experiments.scale import Scale
 from regrow.experiments.store import RunFolder
-from regrow.experiments.study import Scale
 from regrow.methods import ContinualBackprop, ShrinkAndPerturb
 from regrow.studies.permuted_digits import PermutedDigits
 

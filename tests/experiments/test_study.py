@@ -30,14 +30,14 @@ def test_every_setting_of_a_method_is_in_its_key(monkeypatch):
 
 
 def test_where_the_fused_engine_cannot_serve_auto_takes_the_plain_one(monkeypatch):
-    adaptable = ContinualBackprop(utility_rule="adaptable_contribution")
-    monkeypatch.setattr(PermutedDigits, "arms", lambda self, scale: {"adaptable": Arm((adaptable,))})
+    first_order = ContinualBackprop(utility_rule="first_order")
+    monkeypatch.setattr(PermutedDigits, "arms", lambda self, scale: {"first order": Arm((first_order,))})
     study = study_named("permuted-digits")
     (spec,) = study.specs("smoke", seeds=[0])
     assert spec.engine == "plain"
-    assert "adaptable_contribution" in (why_plain(spec) or "")
+    assert "first_order" in (why_plain(spec) or "")
     with pytest.raises(
-        ConfigError, match=r"^The fused engine cannot run adaptable, because .*\. Choose the engine auto or"
+        ConfigError, match=r"^The fused engine cannot run first order, because .*\. Choose the engine auto or"
     ):
         study.specs("smoke", engine="fused")
 
@@ -59,3 +59,28 @@ def test_other_images_make_other_runs():
     assert first.key != other.key
     with pytest.raises(ConfigError, match="^The study bit-flipping reads no data, so it cannot use 'mnist': leave"):
         study_named("bit-flipping").specs("smoke", data="mnist")
+
+
+def test_settings_of_a_scale_can_be_changed():
+    study = study_named("bit-flipping")
+    (spec,) = study.specs("laptop+tasks=7+flip=all+learning_rate=1", seeds=[0], methods=["cbp"])
+    assert spec.scale == "laptop+tasks=7+flip=all+learning_rate=1"
+    plain = study.scale("laptop").problem
+    changed = {key: value for key, value in spec.problem.items() if plain[key] != value}
+    assert changed == {"tasks": 7, "flip": "all", "learning_rate": 1.0}
+    assert type(spec.problem["learning_rate"]) is float
+    (kept,) = study.specs("laptop+learning_rate=1", seeds=[0], methods=["relu step=0.003"])
+    assert kept.problem["learning_rate"] == 0.003  # this arm is about its step
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ("laptop+flipp=all", "^The scale laptop has no setting 'flipp'; did you mean 'flip'"),
+        ("laptop+tasks=many", r"^laptop\+tasks=many gives a str, but the setting is a int such as 100"),
+        ("laptop+tasks", r"^laptop\+tasks gives a str, but"),
+    ],
+)
+def test_settings_that_a_scale_does_not_have(scale, message):
+    with pytest.raises(ConfigError, match=message):
+        study_named("bit-flipping").specs(scale)
