@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Generator, Tensor
 
-Budget = Literal["carried", "bernoulli"]
+Budget = Literal["carried", "carried_of_all", "bernoulli"]
 
 
 class Schedule(Protocol):
@@ -85,17 +85,20 @@ class Quota:
     """Replacements due in one group, step by step. Implements `Schedule`.
 
     With the carried budget, the total after any number of steps is exactly ⌊rate · Σ eligible⌋, where the rate
-    is the decimal that the user wrote. With the Bernoulli budget (as in the published PPO), each step replaces
+    is the decimal that the user wrote. With the one carried of all, the sum is over all units of the group at each
+    step at which any is eligible (as in the published code for convolutions), and what is due beyond those that are
+    eligible waits. With the Bernoulli budget (as in the published PPO), each step replaces
     ⌊rate · eligible⌋ units and one more with the probability of the fraction that is left.
 
     Args:
         size: number of units in the group.
         rate: share of the eligible units to replace per step, in [0, 1].
         maturity: a unit is eligible once its age, in optimizer steps, is greater than this.
-        budget: "carried" or "bernoulli".
+        budget: "carried", "carried_of_all" or "bernoulli".
     """
 
     def __init__(self, size: int, rate: float, maturity: int, budget: Budget = "carried") -> None:
+        self._size = size
         # Whole numbers throughout, so that no rounding error can ever add or lose a replacement.
         self._rate = Fraction(str(rate))
         self._maturity = maturity
@@ -116,7 +119,7 @@ class Quota:
         self.step += 1
         while self._young and self._young[0][0] <= self.step:
             self.eligible += self._young.popleft()[1]
-        self.eligible_sum += self.eligible
+        self.eligible_sum += self._size if self._budget == "carried_of_all" and self.eligible else self.eligible
         due = self._due(generator)
         if due:
             self._replace(due)
@@ -162,8 +165,9 @@ class Quota:
         self._young.append((self.step + self._maturity + 1, due))
 
     def _due(self, generator: Generator) -> int:
-        if self._budget == "carried":
-            return self._rate.numerator * self.eligible_sum // self._rate.denominator - self.replaced
+        if self._budget != "bernoulli":
+            due = self._rate.numerator * self.eligible_sum // self._rate.denominator - self.replaced
+            return min(due, self.eligible)
         whole, part = divmod(self._rate * self.eligible, 1)
         # One draw a step whatever the fraction is, so that the sequence of draws does not depend on it.
         return int(whole) + int(torch.rand((), generator=generator, dtype=torch.float64).item() < part)

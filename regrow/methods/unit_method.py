@@ -148,7 +148,9 @@ class QuotaMethod(UnitMethod):
             alike whatever their size: where the step size falls to 0, new units come of age without having grown, and
             are replaced again. Detach before.
         budget: "carried" keeps the fraction of a unit that is due for later steps (the article);
-            "bernoulli" draws it at each step (the published PPO).
+            "carried_of_all" does so too, but as soon as one unit of a group is eligible it is due a share of all its
+            units, not of the eligible ones (the published code for convolutions);
+            "bernoulli" draws the fraction at each step (the published PPO).
 
     Raises:
         ConfigError: a rate outside [0, 1], a negative maturity or an unknown budget.
@@ -162,7 +164,7 @@ class QuotaMethod(UnitMethod):
         """Check the settings once, at the boundary."""
         check_share(self, "replacement_rate")
         check_count(self, "maturity_threshold")
-        check_choice(self, "budget", ("carried", "bernoulli"))
+        check_choice(self, "budget", ("carried", "carried_of_all", "bernoulli"))
 
     def schedule(self, size: int) -> Quota:
         """Known without the data: see `Quota`."""

@@ -32,5 +32,7 @@ def test_a_rate_of_0_is_nothing() -> None:
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match=r"RandomReplacement.replacement_rate is a share and must lie in \[0, 1\]"):
         regrow.RandomReplacement(2.0)
-    with pytest.raises(ConfigError, match="RandomReplacement.budget cannot be 'lot'; Known: bernoulli, carried"):
+    with pytest.raises(
+        ConfigError, match="RandomReplacement.budget cannot be 'lot'; Known: bernoulli, carried, carried_of_all"
+    ):
         regrow.RandomReplacement(budget="lot")

@@ -51,7 +51,17 @@ def test_the_whole_layer_does_not_earn_while_it_is_young() -> None:
     assert max(due) == 1 and sum(due) == schedule.eligible_sum // 100 > 5
 
 
-@pytest.mark.parametrize("budget", ["carried", "bernoulli"])
+def test_a_budget_of_all_units_grows_by_the_rate_times_all_once_one_is_eligible() -> None:
+    """D6: the published code for convolutions counts units that are too young."""
+    random = torch.Generator()
+    eligible, of_all = (Quota(10, 0.25, 4, budget) for budget in ("carried", "carried_of_all"))
+    assert [of_all.advance(random) for _ in range(8)] == [0, 0, 0, 0, 2, 3, 2, 3]
+    assert [eligible.advance(random) for _ in range(8)] == [0, 0, 0, 0, 2, 2, 2, 1]
+    # None is left, and the budget rests until the two of step 5 have come of age.
+    assert [of_all.advance(random) for _ in range(3)] == [0, 2, 3]
+
+
+@pytest.mark.parametrize("budget", ["carried", "carried_of_all", "bernoulli"])
 def test_state_goes_on_where_it_was(budget: str) -> None:
     generator = torch.Generator().manual_seed(0)
     schedule = Quota(30, 0.02, 5, budget)
