@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from regrow.errors import ConfigError, nearest
 from regrow.experiments.arm import Arm
+from regrow.experiments.counterpart import Counterpart
 from regrow.experiments.course import Course
 from regrow.experiments.learner import ENGINES
 from regrow.experiments.scale import Scale, with_changes
@@ -55,6 +56,10 @@ class Study(ABC):
     def why_plain(self, problem: Mapping[str, Any], methods: Sequence[Method]) -> str | None:
         """Why the fused engine cannot do a run: a clause to put after "because". None if it can."""
         return "it learns online only, one example after another"
+
+    def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
+        """Return the figures of the article that can be drawn of a scale as well."""
+        return ()
 
     def scale(self, name: str) -> Scale:
         """Return the scale of that name; "laptop+tasks=50+flip=all" is laptop with two of its settings changed.
