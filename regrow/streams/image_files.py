@@ -5,12 +5,13 @@ import io
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from regrow.errors import DataError
+from regrow.streams.reduction import reduced
 
 if TYPE_CHECKING:
     import polars
@@ -19,23 +20,26 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 
-def read_parquet(paths: Iterable[str | Path]) -> tuple[Images, Labels]:
+def read_parquet(paths: Iterable[str | Path], size: int | None = None) -> tuple[Images, Labels]:
     """Return the images and labels of Hugging Face parquet files, one after the other.
 
-    They need a column of encoded images, struct{bytes, path}, and an integer column `label`. If every image is grey
-    the result is [n, height, width], else [n, height, width, 3].
+    They need a column of encoded images, struct{bytes, path}, and an integer column `label`, or `fine_label` as
+    CIFAR-100 has it. If every image is grey the result is [n, height, width], else [n, height, width, 3].
 
     Args:
         paths: local files, or addresses that polars opens (`hf://datasets/owner/name/file.parquet`).
+        size: reduce the images to so many pixels on a side (`reduction.reduced`).
 
     Raises:
-        DataError: a file cannot be opened, a column is missing, or the images cannot be decoded or differ in size.
+        DataError: a file cannot be opened, a column is missing, or the images cannot be decoded, differ in size or
+            cannot be reduced to `size`.
     """
     try:
         import polars
     except ModuleNotFoundError:
         raise DataError("Reading parquet needs polars: pip install 'regrow[studies]' (or polars).") from None
-    pictures: list[Any] = []
+    pictures: list[Images] = []
+    sizes: set[tuple[int, int]] = set()
     labels: list[Labels] = []
     for path in paths:
         try:
@@ -45,7 +49,12 @@ def read_parquet(paths: Iterable[str | Path]) -> tuple[Images, Labels]:
         image, label = _columns(frame, path)
         labels.append(frame[label].to_numpy().astype(np.int64))
         encoded = frame[image].struct.field("bytes")
-        pictures += [_decode(data, f"row {row} of {path}") for row, data in enumerate(encoded)]
+        for row, data in enumerate(encoded):
+            picture = _decode(data, f"row {row} of {path}")
+            sizes.add((picture.shape[1], picture.shape[0]))
+            # One at a time: all of them unreduced may not fit into memory.
+            pictures.append(picture if size is None or len(sizes) > 1 else reduced(picture, size))
+    _check_alike(sizes)
     return _stack(pictures), np.concatenate(labels)
 
 
@@ -57,17 +66,18 @@ def _columns(frame: "polars.DataFrame", path: str | Path) -> tuple[str, str]:
         for name, kind in frame.schema.items()
         if isinstance(kind, polars.Struct) and any(field.name == "bytes" for field in kind.fields)
     ]
-    if not images or not frame.schema.get("label", polars.Null()).is_integer() or frame["label"].has_nulls():
+    label = "label" if "label" in frame.columns else "fine_label"
+    if not images or not frame.schema.get(label, polars.Null()).is_integer() or frame[label].has_nulls():
         raise DataError(
-            f"{path} has the columns {dict(frame.schema)}: "
-            "it needs one of encoded images, struct{bytes, path}, and one of integers without gaps called 'label'."
+            f"{path} has the columns {dict(frame.schema)}: it needs one of encoded images, struct{{bytes, path}}, and "
+            "one of integers without gaps called 'label' (or 'fine_label')."
         )
     if frame.is_empty():
         raise DataError(f"{path} has no rows: choose a file with images.")
-    return images[0], "label"
+    return images[0], label
 
 
-def _decode(data: bytes | None, where: str) -> Any:
+def _decode(data: bytes | None, where: str) -> Images:
     try:
         from PIL import Image
     except ModuleNotFoundError:
@@ -79,16 +89,22 @@ def _decode(data: bytes | None, where: str) -> Any:
         raise DataError(f"The image in {where} cannot be decoded: {error}.") from error
     if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
         raise DataError(f"The image in {where} has mode {picture.mode!r}: only 8-bit grey and RGB images are read.")
-    return picture.convert("L") if picture.mode in ("1", "L") else picture.convert("RGB")
+    return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
 
 
-def _stack(pictures: list[Any]) -> Images:
-    sizes = sorted({picture.size for picture in pictures})
+def _check_alike(sizes: set[tuple[int, int]]) -> None:
     if len(sizes) > 1:
-        shown = ", ".join(f"{width}×{height}" for width, height in sizes[:4])
+        shown = ", ".join(f"{width}×{height}" for width, height in sorted(sizes)[:4])
         raise DataError(f"The images have {len(sizes)} different sizes ({shown}): bring them to one size first.")
-    mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
-    return np.stack([np.asarray(picture.convert(mode)) for picture in pictures])
+
+
+def _stack(pictures: list[Images]) -> Images:
+    if all(picture.ndim == 2 for picture in pictures):
+        return np.stack(pictures)
+    result = np.empty((len(pictures), *pictures[0].shape[:2], 3), dtype=np.uint8)
+    for row, picture in zip(result, pictures, strict=True):
+        row[:] = picture if picture.ndim == 3 else picture[..., None]
+    return result
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:

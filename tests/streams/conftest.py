@@ -32,6 +32,13 @@ def _write_idx(path, array):
     return path
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("REGROW_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def png():
     return _png

@@ -82,7 +82,7 @@ def test_a_missing_set_names_the_three_ways(data):
         sources.load("mnits")
     text = str(caught.value)
     assert f"no image set 'mnits': it is not packaged, not a path, and not below REGROW_DATA={data}" in text
-    assert "did you mean 'mnist'? Known: mnist, optical-digits." in text
+    assert "did you mean 'mnist'? Known: generated-images, mnist, optical-digits." in text
     assert "Three ways" in text and "dataset-fashion-mnist" in text and "hf://datasets/owner/name/file.parquet" in text
 
 
@@ -95,7 +95,9 @@ def test_a_missing_set_without_a_data_folder(monkeypatch, tmp_path):
 
 def test_a_folder_without_images(data):
     (data / "empty").mkdir()
-    with pytest.raises(DataError, match=r"has no train images: looked for train\*\.parquet and train-images-idx3"):
+    with pytest.raises(
+        DataError, match=r"has no train images: looked for train\*\.parquet, train-images-idx3.*one \.npy a class"
+    ):
         sources.load("empty")
 
 
