@@ -18,11 +18,13 @@ class ArticlePanel:
         first: the first task that is shown.
         last: the task before which the panel ends; None for the last of all.
         x_label: what is on the x axis.
-        x_factor: from a task's number to the x axis.
+        x_factor: from a task's number, or the middle of a bin, to the x axis.
+        x_offset: is added to that.
         limits: of the y axis, in what is shown; None if the article's do not fit.
         factor: from the column to what is shown.
         relative_to: the arm whose value with the same seed is subtracted.
-        published: the panel's name in the published numbers, to be drawn beside ours; None if sizes do not match.
+        published: the panel's name in the published numbers (`report/data/published.csv`), whose curves are drawn
+            beside those of the same arms; None if sizes do not match.
     """
 
     heading: str
@@ -33,6 +35,7 @@ class ArticlePanel:
     last: int | None = None
     x_label: str = "Task"
     x_factor: float = 1.0
+    x_offset: float = 0.0
     limits: tuple[float, float] | None = None
     factor: float = 1.0
     relative_to: str | None = None
@@ -47,7 +50,8 @@ class Counterpart:
         figure: its name in the article, such as "ED 3b".
         title: what it shows.
         panels: its panels.
-        spread: what the article's bands are; ours are the same.
+        spread: what the article's bands are: ±1 "standard error" of the mean over seeds, or a 95 % "bootstrap" interval
+            of that mean. Ours are the same.
     """
 
     figure: str

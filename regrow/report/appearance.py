@@ -33,3 +33,9 @@ def colours(methods: Iterable[str]) -> dict[str, str]:
     return {
         name: _KNOWN[name][1] if name in _KNOWN else _FURTHER[others.index(name) % len(_FURTHER)] for name in ordered
     }
+
+
+def colours_in_turn(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each name: the usual methods have theirs, the others one after another as they are given."""
+    further = iter(_FURTHER * 2)
+    return {name: _KNOWN[name][1] if name in _KNOWN else next(further) for name in names}

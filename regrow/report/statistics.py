@@ -37,6 +37,18 @@ def mean_interval(values: Array) -> Interval:
     return Interval(mean, low.reshape(mean.shape), high.reshape(mean.shape))
 
 
+def standard_error(values: Array) -> Interval:
+    """Return the mean over the first axis, and one standard error of it (ddof 1) below and above.
+
+    Args:
+        values: [seeds, ...]. Where one is NaN, mean and bounds are NaN.
+    """
+    seeds = len(values)
+    mean = values.mean(axis=0)
+    error = values.std(axis=0, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.full_like(mean, np.nan)
+    return Interval(mean, mean - error, mean + error)
+
+
 def bin_width(tasks: int, points: int = 50) -> int:
     """Return the smallest of 1, 2, 5, 10, 20, 50, ... that cuts `tasks` into at most `points` bins."""
     width, steps = 1, (2.0, 2.5, 2.0)

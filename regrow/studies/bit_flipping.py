@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from regrow.experiments.arm import Arm, arms_of
+from regrow.experiments.counterpart import ArticlePanel, Counterpart
 from regrow.experiments.online import OnlineStudy
 from regrow.experiments.scale import Scale
 from regrow.methods import L2, ContinualBackprop, ShrinkAndPerturb
@@ -125,6 +126,18 @@ class BitFlippingStudy(OnlineStudy, name="bit-flipping"):
             "cbp": Arm((ContinualBackprop(1e-4, 100, weight_sums="each_step"),)),
         }
 
+    def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
+        """Return Extended Data Fig. 2, or the picture in the readme of the published code."""
+        if scale == "paper":
+            panels = (_panel(name, bin=4, published=f"ED 2, {name}") for name in ACTIVATIONS)
+            return (Counterpart("ED 2", "loss of plasticity in slowly-changing regression", tuple(panels)),)
+        if scale == "paper-code":
+            panels = (_panel(name, bin=2, published=f"published code, {name}") for name in ("relu", "tanh"))
+            return (Counterpart("Readme of the published code", "all slow bits redrawn", tuple(panels)),)
+        if scale == "laptop":
+            return (Counterpart("ED 2", "loss of plasticity in slowly-changing regression", (_panel("relu", bin=4),)),)
+        return ()
+
     def stream(self, problem: Mapping[str, Any], seed: int) -> BitFlipping:
         """Make the data of a run."""
         return BitFlipping(seed, problem["flip"], problem["target"], problem["period"])
@@ -162,6 +175,16 @@ BEST: Mapping[str, Mapping[str, Any]] = {
     "upgd": {"noise_std": 0.1},
     "weight-clipping": {"bound": 3.0},
 }
+
+
+def _panel(activation: str, bin: int, published: str | None = None) -> ArticlePanel:
+    """Step sizes of one activation, in bins of 10,000 examples times `bin`, and the linear learner."""
+    arms = (*(f"{activation} step={step}" for step in STEPS), "linear step=0.01")
+    name = activation.replace("_", " ").replace("relu", "ReLU")
+    heading = f"Squared error, {name}"
+    return ArticlePanel(
+        heading, "squared_error", arms, bin, x_label="Million examples", x_factor=0.01, published=published
+    )
 
 
 def _candidates() -> dict[str, Arm]:
