@@ -7,7 +7,10 @@ from torch import nn
 
 
 class ConvNet(nn.Sequential):
-    """Convolutions with ReLU and max-pooling, then linear layers with ReLU.
+    """Convolutions with ReLU and max-pooling, then linear layers with ReLU. Without any of them, a linear classifier.
+
+    Pooling comes before the ReLU, where it has a quarter of the values left to do: outputs and gradients are the same
+    to the bit in either order.
 
     The defaults are the network of Continual ImageNet (Dohare et al., Nature 632, 2024, Fig. 1): 3×32×32 images,
     kernels 5, 3, 3 without padding, 512 features after the flatten, 177,218 parameters. Initial law: PyTorch's
@@ -36,7 +39,7 @@ class ConvNet(nn.Sequential):
     ) -> None:
         layers: list[nn.Module] = []
         for (before, after), kernel in zip(pairwise((colours, *channels)), kernels, strict=True):
-            layers += [nn.Conv2d(before, after, kernel), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(before, after, kernel), nn.MaxPool2d(2), nn.ReLU()]
             size = (size - kernel + 1) // 2
         layers.append(nn.Flatten())
         features = (colours, *channels)[-1] * size * size
