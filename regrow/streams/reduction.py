@@ -19,8 +19,9 @@ def reduced(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: the images are not square, or their side is not a multiple of `size`.
     """
-    across = images.ndim - 2 if images.shape[-1] == 3 else images.ndim - 1
-    height, width = images.shape[across - 1], images.shape[across]
+    colours = 3 if images.shape[-1] == 3 else 1
+    lead = images.shape[: images.ndim - (3 if colours == 3 else 2)]
+    height, width = images.shape[len(lead) : len(lead) + 2]
     if height == width == size:
         return images
     if size < 1 or height != width or height % size:
@@ -29,9 +30,11 @@ def reduced(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
             f"their side a multiple of {size}."
         )
     factor = height // size
-    lead, colours = images.shape[: across - 1], images.shape[across + 1 :]
-    squares = images.reshape(*lead, size, factor, size, factor, *colours)
-    total = squares.sum(axis=(len(lead) + 1, len(lead) + 3), dtype=np.uint32)
     area = factor * factor
-    means: npt.NDArray[np.uint8] = ((total + area // 2) // area).astype(np.uint8)
-    return means
+    squares = images.reshape(-1, size, factor, size, factor, colours)
+    total = np.full((len(squares), size, size, colours), area // 2, dtype=np.uint32)
+    for row in range(factor):
+        for column in range(factor):
+            total += squares[:, :, row, :, column]
+    means: npt.NDArray[np.uint8] = (total // area).astype(np.uint8)
+    return means.reshape(*lead, size, size, *images.shape[len(lead) + 2 :])
