@@ -1,4 +1,5 @@
 """One file per study. Importing one registers it."""
 
 from regrow.studies.bit_flipping import BitFlippingStudy as BitFlippingStudy
+from regrow.studies.incremental_cifar import IncrementalCIFAR as IncrementalCIFAR
 from regrow.studies.permuted_digits import PermutedDigits as PermutedDigits
