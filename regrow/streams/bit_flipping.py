@@ -17,6 +17,7 @@ Target = Literal["article", "code"]
 # What a generator is for; the numbers keep the draws apart.
 _NETWORK, _START, _FLIPS, _EXAMPLES = range(4)
 _BETA = 0.7
+_TABLE = 12  # bits whose every setting is worked out at most
 
 
 class BitFlipping:
@@ -96,13 +97,32 @@ class BitFlipping:
             ConfigError: `index` is negative or not whole.
         """
         index = whole_number("index", index, least=0)
-        random = generator(self.seed, _EXAMPLES, index)
+        slow = self.slow_bits(index)
+        fast = generator(self.seed, _EXAMPLES, index).integers(2, size=(self.period, self.bits - self.slow))
         inputs = np.empty((self.period, self.bits), dtype=np.float32)
-        inputs[:, : self.slow] = self.slow_bits(index)
-        inputs[:, self.slow :] = random.integers(2, size=(self.period, self.bits - self.slow))
-        fires = (inputs @ self._weight.T > self._threshold).astype(np.float32)
-        labels = (fires @ self._output + self._output_bias)[:, None]
+        inputs[:, : self.slow] = slow
+        inputs[:, self.slow :] = fast
+        labels = self._answer(slow, fast, inputs)[:, None]
         return Task(index, torch.from_numpy(inputs), torch.from_numpy(labels))
+
+    def _answer(
+        self, slow: npt.NDArray[np.float32], fast: npt.NDArray[np.int64], inputs: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """What the target says to `inputs`, which are made of `slow` and `fast`."""
+        count = self.bits - self.slow
+        if count > _TABLE or 1 << count > self.period:
+            return self._output_of(inputs)
+        # While the slow bits stand still, there are few inputs, so each is worked out once.
+        numbers = np.arange(1 << count)
+        every = np.empty((len(numbers), self.bits), dtype=np.float32)
+        every[:, : self.slow] = slow
+        every[:, self.slow :] = numbers[:, None] >> np.arange(count) & 1
+        return self._output_of(every)[fast @ (1 << np.arange(count))]
+
+    def _output_of(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        fires = (inputs @ self._weight.T > self._threshold).astype(np.float32)
+        values: npt.NDArray[np.float32] = fires @ self._output + self._output_bias
+        return values
 
     def __iter__(self) -> Iterator[Task]:
         """Yield period 0, 1, 2 and so on without end."""
