@@ -245,36 +245,44 @@ def _images(problem: Mapping[str, Any], split: sources.Split) -> sources.ImageSe
     return sources.load(problem["data"], split, problem["size"])
 
 
-_ALL_ARMS = ("retrained", "cbp", "shrink-and-perturb", "head-reset", "base")
+_LEARNERS = ("cbp", "shrink-and-perturb", "head-reset", "base")
 
 
 def _figures(paper: bool) -> tuple[Counterpart, ...]:
     """Fig. 2 without its sketch, and Extended Data Fig. 1."""
 
-    def panel(heading: str, measure: str, arms: tuple[str, ...], place: str, **others: Any) -> ArticlePanel:
-        published = place if paper else None
+    def panel(
+        heading: str, measure: str, arms: tuple[str, ...], published: str | None, relative_to: str | None = None
+    ) -> ArticlePanel:
         return ArticlePanel(
-            heading, measure, arms, x_label="Classes so far", x_factor=5, factor=100, published=published, **others
+            heading,
+            measure,
+            arms,
+            x_label="Classes",
+            x_factor=5,
+            x_offset=5,
+            factor=100,
+            relative_to=relative_to,
+            published=published if paper else None,
         )
 
-    learners = ("base", "cbp", "shrink-and-perturb")
-    fig2 = Counterpart(
+    symptoms = Counterpart(
         "Fig. 2b–d",
         "Class-incremental CIFAR-100",
         (
-            panel("Test accuracy − retrained (points)", "test_accuracy", learners, "2b", relative_to="retrained"),
-            panel("Dormant units on the next classes (%)", "dormant", learners, "2c"),
-            panel("Rank of the features on the next classes (% of them)", "last_rank", learners, "2d"),
+            panel("Test accuracy − retrained (points)", "test_accuracy", _LEARNERS, "Fig. 2b", "retrained"),
+            panel("Dormant units on the next classes (%)", "dormant", _LEARNERS, "Fig. 2c"),
+            panel("Rank of the features on the next classes (% of them)", "last_rank", _LEARNERS, "Fig. 2d"),
         ),
     )
-    accuracies = Counterpart(
-        "ED 1a", "Test accuracy", (panel("Test accuracy (%)", "test_accuracy", _ALL_ARMS, "ED 1a"),)
+    accuracy = Counterpart(
+        "ED 1a",
+        "Class-incremental CIFAR-100, test accuracy",
+        (panel("Test accuracy (%)", "test_accuracy", ("retrained", *_LEARNERS), "ED 1a"),),
     )
-    if not paper:
-        return fig2, accuracies
-    rates = ("cbp", *_RATES)
-    return (
-        fig2,
-        accuracies,
-        Counterpart("ED 1b", "Replacement rates", (panel("Test accuracy (%)", "test_accuracy", rates, "ED 1b"),)),
+    rates = Counterpart(
+        "ED 1b",
+        "Class-incremental CIFAR-100, replacement rates",
+        (panel("Test accuracy (%)", "test_accuracy", ("cbp", *_RATES), None),),
     )
+    return (symptoms, accuracy, rates) if paper else (symptoms, accuracy)

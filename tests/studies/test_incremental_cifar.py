@@ -9,6 +9,7 @@ from regrow.errors import DataError
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
 from regrow.methods import ContinualBackprop, FullReset, HardReset, ShrinkAndPerturb
+from regrow.report.published import published_curves
 from regrow.studies.incremental_cifar import IncrementalCIFAR
 from regrow.studies.published_resnet_cbp import PublishedResNetCBP
 
@@ -158,10 +159,13 @@ def test_the_published_form_goes_on_after_a_checkpoint(process_settings):
     assert last[0] == last[1] and last[0]["replacements"] > 0
 
 
-def test_figures_name_arms_that_are_there():
+def test_figures_name_arms_and_published_curves_that_are_there():
     for scale, count in (("laptop", 2), ("paper", 3), ("smoke", 0), ("search", 0)):
         figures = STUDY.counterparts(scale)
         assert len(figures) == count
         for panel in (panel for figure in figures for panel in figure.panels):
             assert {*panel.arms, *filter(None, [panel.relative_to])} <= set(STUDY.arms(scale))
-            assert (panel.published is None) == (scale == "laptop")
+            assert panel.published is None or set(panel.arms) & set(published_curves(panel.published))
+    assert [panel.published for figure in STUDY.counterparts("paper") for panel in figure.panels] == [
+        "Fig. 2b", "Fig. 2c", "Fig. 2d", "ED 1a", None,
+    ]  # fmt: skip
