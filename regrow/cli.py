@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from regrow.experiments.spec import RunSpec
     from regrow.experiments.store import RunFolder
     from regrow.experiments.study import Study
+    from regrow.report.page import Section
     from regrow.report.summary import Cells
 
 app = App(
@@ -168,7 +169,7 @@ def _list_methods() -> None:
 
 @app.command
 def report(folder: Path, /) -> None:
-    """Draw the figure, the page and the table again, from whatever runs are there.
+    """Draw figures, pages and tables again, from whatever runs are there; of several studies, one page on all too.
 
     Args:
         folder: what `regrow run` wrote: runs, or one study in it.
@@ -176,14 +177,19 @@ def report(folder: Path, /) -> None:
     import regrow.studies  # noqa: F401  registers all studies
     from regrow.experiments.store import find_folders
     from regrow.experiments.study import study_named
+    from regrow.report.page import write_collection
 
     groups: dict[tuple[str, str], list[RunFolder]] = {}
     for found in find_folders(folder):
         spec = found.spec()
         groups.setdefault((spec.study, spec.scale), []).append(found)
+    sections = []
     for (study, _), folders in groups.items():
         kept = _newest(folders)
-        _report(study_named(study), [item.spec() for item in kept], kept[0].path.parent.parent)
+        sections.append(_report(study_named(study), [item.spec() for item in kept], kept[0].path.parent.parent))
+    reported = [section for section in sections if section is not None]
+    if len(reported) > 1:
+        console.print(f"all     {write_collection(folder, reported)}", soft_wrap=True)
 
 
 @app.command
@@ -273,12 +279,12 @@ def _engines(specs: "list[RunSpec]") -> str:
     return "; ".join(parts)
 
 
-def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> None:
-    """Draw all runs of a study at one scale, as far as they have come."""
+def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> "Section | None":
+    """Draw all runs of a study at one scale, as far as they have come; None if there is nothing yet."""
     from regrow.experiments.results import read_curves
     from regrow.experiments.store import RunFolder, make_folder
     from regrow.report.curves import settle
-    from regrow.report.page import write_report
+    from regrow.report.page import section, write_report
     from regrow.report.view import view_of
 
     first = specs[0]
@@ -286,23 +292,25 @@ def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> None:
     curves = read_curves(folder for folder in folders if folder.state() != "waiting")
     if curves.is_empty():
         console.print(f"There is nothing to report yet on {first.study}, {first.scale}.")
-        return
+        return None
     place = out / first.study / first.scale
     make_folder(place)
-    picture, page = write_report(
-        place,
+    content = section(
         curves,
         _description(study, specs),
         _command_for(study, specs),
         caption=study.scale(first.scale).caption or study.caption if first.scale != "smoke" else "",
         planned_tasks=first.tasks,
         planned_runs=len(specs),
+        counterparts=study.counterparts(first.scale),
     )
+    picture, page = write_report(place, content)
     settled = settle(curves, first.tasks, len(specs))
     view = view_of(settled.curves)
     console.print(_values(view.cells(view.table(settled.curves))))
-    console.print(" ".join(filter(None, [view.sentence(settled.curves), settled.remark])), soft_wrap=True)
+    console.print(" ".join(filter(None, [content.seen, settled.remark])), soft_wrap=True)
     console.print(f"figure  {picture}\npage    {page}", soft_wrap=True)
+    return content
 
 
 def _values(cells: "Cells") -> Table:

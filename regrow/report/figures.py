@@ -37,6 +37,7 @@ class Panel(NamedTuple):
 
 PANELS = (
     Panel("accuracy", "Online accuracy (%)", 100),
+    Panel("test_accuracy", "Test accuracy (%)", 100),
     Panel("squared_error", "Squared error"),
     Panel("dormant", "Dormant units (%)", 100, reach=5),
     Panel("effective_rank", "Effective rank of the activations"),

@@ -19,6 +19,7 @@ class View(NamedTuple):
         cells: the rows as text.
         sentence: what is seen, from curves.
         coloured: whether the figure has a colour for each method.
+        legible: whether one figure can tell all methods apart.
     """
 
     draw: Callable[[pl.DataFrame, str, str], Figure]
@@ -26,11 +27,16 @@ class View(NamedTuple):
     cells: Callable[[list[dict[str, Any]]], summary.Cells]
     sentence: Callable[[pl.DataFrame], str]
     coloured: bool
+    legible: bool
 
 
 def view_of(table: pl.DataFrame) -> View:
     """Return the view for these curves: dots, beside a baseline, if there are more methods than colours."""
     methods = curves.methods(table)
     if len(methods) > COLOURS and comparison.BASELINE in methods:
-        return View(dot_plot.draw, comparison.table, comparison.cells, comparison.sentence, coloured=False)
-    return View(figures.draw, summary.table, summary.cells, summary.sentence, coloured=True)
+        return View(
+            dot_plot.draw, comparison.table, comparison.cells, comparison.sentence, coloured=False, legible=True
+        )
+    return View(
+        figures.draw, summary.table, summary.cells, summary.sentence, coloured=True, legible=len(methods) <= COLOURS
+    )

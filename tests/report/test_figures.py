@@ -103,7 +103,9 @@ def test_a_dollar_sign_is_a_dollar_sign(curves):
 
 
 def test_nothing_to_draw(curves):
-    with pytest.raises(ConfigError, match="have none of accuracy, squared_error, dormant, effective_rank"):
+    with pytest.raises(
+        ConfigError, match="have none of accuracy, test_accuracy, squared_error, dormant, effective_rank"
+    ):
         draw(curves().drop("accuracy", "dormant", "effective_rank", "weight_magnitude"), "")
     with pytest.raises(StateError, match="nothing to report yet"):
         draw(curves().clear(), "")
