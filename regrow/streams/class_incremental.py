@@ -1,13 +1,13 @@
 """Class-incremental learning: ever more classes, and every task has all of them so far."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from regrow.errors import ConfigError, DataError
+from regrow.errors import ConfigError, DataError, nearest
 from regrow.streams.images import Labelled, scaled
 from regrow.streams.seeds import generator, whole_number
 from regrow.streams.task import Examples, SplitTask
@@ -15,12 +15,14 @@ from regrow.streams.task import Examples, SplitTask
 CIFAR_MEAN = (0.5071, 0.4865, 0.4409)
 CIFAR_STD = (0.2673, 0.2564, 0.2762)
 
+Probed = Literal["train", "train_and_validation"]
+
 
 class ClassIncremental:
     """Increments of some classes each, in an order that is drawn once; a task has the images of all classes so far.
 
     A class has the label of its place in the order. Of its training images the first are for validation. A task is to
-    be measured on the images of the classes that are new in it, those for validation left out, in random order.
+    be measured on the images of the classes that are new in it, in random order.
 
     Source: Dohare et al., Nature 632, 2024, Fig. 2: CIFAR-100, increments of 5 classes, of 500 training images 50 for
     validation, 100 test images.
@@ -36,6 +38,8 @@ class ClassIncremental:
         mean: of each colour, to be subtracted once pixels lie in [0, 1].
         std: of each colour, to be divided by then.
         white: the pixel value that becomes 1.0.
+        probed: what a task is to be measured on: `"train"` images, or as in the published code
+            `"train_and_validation"`.
 
     Raises:
         ConfigError: an argument is out of its range.
@@ -54,10 +58,14 @@ class ClassIncremental:
         mean: Sequence[float] | None = CIFAR_MEAN,
         std: Sequence[float] | None = CIFAR_STD,
         white: int = 255,
+        probed: Probed = "train",
     ) -> None:
+        if probed not in get_args(Probed):
+            raise ConfigError(f"probed={probed!r} is not a choice of images: {nearest(str(probed), get_args(Probed))}")
         self.seed = whole_number("seed", seed, least=0)
         self.increment = whole_number("increment", increment, least=1)
         self._validation = whole_number("validation", validation, least=0)
+        self._probed_from = 0 if probed == "train_and_validation" else self._validation
         self._learned, self._tested = Labelled(images, labels), Labelled(test_images, test_labels)
         self._learned.require(self._validation + 1)
         self._tested.require(1, classes=len(self._learned.by_class))
@@ -87,8 +95,8 @@ class ClassIncremental:
         train = self._examples(self._learned, [each[self._validation :] for each in rows])
         validation = self._examples(self._learned, [each[: self._validation] for each in rows])
         test = self._examples(self._tested, [self._tested.by_class[name] for name in known])
-        new = np.concatenate([each[self._validation :] for each in rows[-self.increment :]])
-        probe = scaled(self._learned.images[generator(self.seed, index).permutation(new)], *self._scale)
+        new = np.concatenate([each[self._probed_from :] for each in rows[-self.increment :]])
+        probe = scaled(self._learned.images[generator(self.seed, 1, index).permutation(new)], *self._scale)
         return SplitTask(index, train, test, validation if self._validation else None, len(known), probe)
 
     def _examples(self, source: Labelled, rows: list[npt.NDArray[np.int64]]) -> Examples:

@@ -1,6 +1,6 @@
 """Continual ImageNet: one binary task after another, each on two classes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class ClassPairs:
         test_images: what to test on, if not the last of the same images; with `test_labels`.
         test_labels: their classes.
         white: the value that becomes 1.0.
+        mean: of each colour, to be subtracted once pixels lie in [0, 1] (`images.colour_statistics`).
+        std: of each colour, to be divided by then.
 
     Raises:
         ConfigError: an argument is out of its range.
@@ -48,10 +50,12 @@ class ClassPairs:
         test_images: npt.NDArray[Any] | None = None,
         test_labels: npt.NDArray[Any] | None = None,
         white: int = 255,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         self.seed = whole_number("seed", seed, least=0)
         train, test = whole_number("train", train, least=1), whole_number("test", test, least=1)
-        self._white = whole_number("white", white, least=1)
+        self._scale = (whole_number("white", white, least=1), mean, std)
         learned = Labelled(images, labels)
         if test_images is None or test_labels is None:
             learned.require(train + test)
@@ -79,8 +83,9 @@ class ClassPairs:
         return int(first), int(second)
 
     def task(self, index: int) -> SplitTask:
-        """Return task `index`: images float32 [n, colours, height, width] in [0, 1], labels 0 and 1. It is measured on
-        the test images.
+        """Return task `index`: images float32 [n, colours, height, width], labels 0 and 1.
+
+        It is measured on the test images.
 
         Raises:
             ConfigError: `index` is negative or not whole.
@@ -88,11 +93,12 @@ class ClassPairs:
         pair = self.pair(whole_number("index", index, least=0))
         train = self._examples(self._images, [self._train[one] for one in pair])
         test = self._examples(self._test_images, [self._test[one] for one in pair])
-        return SplitTask(index, train, test, None, 2, probe=test.inputs)
+        mixed = torch.from_numpy(generator(self.seed, 0, index + 1).permutation(len(test)))
+        return SplitTask(index, train, test, None, 2, probe=test.inputs[mixed])
 
     def _examples(self, images: npt.NDArray[Any], rows: list[npt.NDArray[np.int64]]) -> Examples:
         labels = np.repeat(np.arange(2), [len(each) for each in rows])
-        return Examples(scaled(images[np.concatenate(rows)], self._white), torch.from_numpy(labels))
+        return Examples(scaled(images[np.concatenate(rows)], *self._scale), torch.from_numpy(labels))
 
     def __iter__(self) -> Iterator[SplitTask]:
         """Yield task 0, 1, 2 and so on without end."""

@@ -1,10 +1,12 @@
 """What a stream yields."""
 
 from dataclasses import dataclass
+from typing import final
 
 from torch import Tensor
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Task:
     """One stretch of a stream under one law: examples in the order in which they are to be learned.
@@ -41,6 +43,7 @@ class Examples:
         return len(self.labels)
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class SplitTask:
     """One stretch of a stream whose examples are learned several times, and that is judged on others.
@@ -51,7 +54,8 @@ class SplitTask:
         test: what the learner is judged on.
         validation: what an epoch is chosen by; None if the problem has none.
         classes: how many outputs are in use: labels are below it.
-        probe: what the network is measured on before the task, float32 [n, ...].
+        probe: what the network is measured on before the task, float32 [n, ...], in random order, so that the first of
+            them are a fair sample.
     """
 
     index: int

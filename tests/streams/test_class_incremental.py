@@ -35,6 +35,13 @@ def test_it_is_measured_on_the_new_classes_in_random_order():
     assert names != sorted(names) and names != sorted(names, reverse=True)
 
 
+def test_it_can_be_measured_on_validation_images_too_as_in_the_published_code():
+    names, numbers = told(stream(probed="train_and_validation").task(1).probe)
+    assert sorted(zip(names, numbers, strict=True)) == sorted(
+        (name, number) for name in stream().order[2:4] for number in range(6)
+    )
+
+
 def test_a_task_depends_on_its_seed_and_number_alone():
     assert torch.equal(stream().task(2).probe, stream().task(2).probe)
     assert stream(4).order.tolist() != stream(3).order.tolist()
@@ -70,3 +77,5 @@ def test_bad_settings():
         stream(validation=6)
     with pytest.raises(DataError, match="^There are 7 classes, fewer than increment=8 of them"):
         stream(increment=8)
+    with pytest.raises(ConfigError, match="^probed='test' is not a choice of images: .*train, train_and_validation"):
+        stream(probed="test")

@@ -33,7 +33,21 @@ def test_the_first_images_are_learned_and_the_last_are_tested():
     assert told(task.train.inputs) == ([first] * 4 + [second] * 4, [0, 1, 2, 3] * 2)
     assert told(task.test.inputs) == ([first] * 2 + [second] * 2, [4, 5] * 2)
     assert task.train.labels.tolist() == [0] * 4 + [1] * 4 and task.test.labels.tolist() == [0, 0, 1, 1]
-    assert task.classes == 2 and task.validation is None and torch.equal(task.probe, task.test.inputs)
+    assert task.classes == 2 and task.validation is None
+
+
+def test_it_is_measured_on_the_test_images_in_random_order():
+    task = ClassPairs(*images(each=40), train=10, test=30, white=1).task(2)
+    assert not torch.equal(task.probe, task.test.inputs)
+    assert sorted(zip(*told(task.probe), strict=True)) == sorted(zip(*told(task.test.inputs), strict=True))
+    assert len(set(told(task.probe[:20])[0])) == 2
+
+
+def test_pixels_are_normalised_by_colour():
+    mean, std = (0.5, 0.25, 0.1), (0.2, 0.5, 1.0)
+    raw, normal = (stream(white=255, **changes).task(1).test.inputs for changes in ({}, {"mean": mean, "std": std}))
+    expected = (raw - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(normal, expected)
 
 
 @pytest.mark.parametrize("classes", [6, 7])

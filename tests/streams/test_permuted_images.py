@@ -98,3 +98,22 @@ def test_images_and_labels_that_do_not_fit(images, labels, message):
 def test_a_negative_task_index(digits):
     with pytest.raises(ConfigError, match="index=-1 is too small"):
         stream_of(digits).task(-1)
+
+
+@pytest.mark.parametrize("drawn", ["with_replacement", "shuffled"])
+def test_a_long_task_in_stretches_keeps_its_permutation(drawn):
+    pixels = np.arange(1, 10).reshape(3, 3)  # every pixel tells where it was
+    images = np.stack([pixels, pixels + 10, pixels + 20, pixels + 30])
+    stream = PermutedImages(images, np.arange(4), seed=3, white=39, every=6, drawn=drawn, stretches=3)
+    tasks = [(39 * stream.task(index).inputs).round().int().numpy() for index in range(6)]
+    places = [np.unique(task % 10, axis=0) for task in tasks]
+    assert all(len(place) == 1 for place in places)
+    assert [np.array_equal(place, places[0]) for place in places] == [True] * 3 + [False] * 3
+    once = PermutedImages(images, np.arange(4), seed=3, white=39, every=6, drawn=drawn)
+    assert torch.equal(once.task(0).inputs, stream.task(0).inputs)
+    shown = np.concatenate([stream.task(index).labels for index in range(3)])
+    if drawn == "shuffled":  # goes on where the stretch before has ended
+        assert shown.tolist() == [*shown[:4], *shown[:4], *shown[:4], *shown[:4], *shown[:2]]
+        assert sorted(shown[:4]) == [0, 1, 2, 3]
+    else:
+        assert len({tuple(stream.task(index).labels.tolist()) for index in range(3)}) == 3
