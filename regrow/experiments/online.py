@@ -32,7 +32,7 @@ class OnlineStudy(Study):
 
     Of a problem, "learning_rate" is always there; "init" is the law of new incoming weights; those of `Training`; and
     "measured_images": before a task, the network is measured on so many of its first examples (0: never). It is
-    measured before every task, or with "measure_every" before one in so many.
+    measured before every task, or with "measure_every" before one in so many; "dormant_threshold" is that of `measure`.
     """
 
     @abstractmethod
@@ -109,7 +109,9 @@ class OnlineCourse:
             self._learner.task_changed(task.inputs, task.labels)
         images = problem["measured_images"]
         if images and self._index % problem.get("measure_every", 1) == 0:
-            self._symptoms = {**measure(self._learner.network(), task.inputs[:images], self._graph).network}
+            threshold = problem.get("dormant_threshold", 0.01)
+            found = measure(self._learner.network(), task.inputs[:images], self._graph, dormant_threshold=threshold)
+            self._symptoms = {**found.network}
         else:
             self._symptoms = dict.fromkeys(self._symptoms)
 

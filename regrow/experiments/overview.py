@@ -37,7 +37,7 @@ def overview(place: Path) -> tuple[Table, bool]:
             Text(state, _STYLES[state]),
             f"{row['task'] + 1 if row else 0}/{spec.tasks}",
             _outcome(row),
-            "" if row is None or row["dormant"] is None else f"{100 * row['dormant']:.1f} %",
+            "" if row is None or row.get("dormant") is None else f"{100 * row['dormant']:.1f} %",
         )
     # Above the runs, where a terminal of few lines shows it.
     table.title = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
