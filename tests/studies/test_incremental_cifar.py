@@ -144,6 +144,28 @@ def test_outputs_that_were_there_from_the_start_have_decayed(process_settings):
     assert course._head.weight[unused].norm().item() < 0.8 * first
 
 
+@pytest.mark.parametrize(("memory", "left"), [("kept", True), ("cleared", False)])
+def test_momentum_after_early_stopping_is_that_of_the_last_epoch_or_none(memory, left, process_settings):
+    """D15."""
+    course = STUDY.course(smoke(memory=memory))
+    while course.advance().row is None:
+        pass
+    assert bool(course._optimizer.state) == left
+
+
+def test_grown_outputs_are_new_where_kept_ones_have_decayed(process_settings):
+    """D5."""
+    norms = {}
+    for head in ("grown", "kept"):
+        course = STUDY.course(smoke(head=head, weight_decay=0.3))
+        first = course._head.weight[2:4].norm().item()
+        while course.advance().row is None:
+            pass
+        course.advance()
+        norms[head] = course._head.weight[2:4].norm().item() / first
+    assert norms["kept"] < 0.6 * norms["grown"]
+
+
 def test_the_published_form_goes_on_after_a_checkpoint(process_settings):
     (spec,) = STUDY.specs("smoke", seeds=[0], methods=["cbp as in the code"])
     course, other = STUDY.course(spec), STUDY.course(spec)
