@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Generator, Tensor, nn
 
 from regrow.attachment.unit_worker import Event
 from regrow.errors import DataError, StateError
-from regrow.experiments.fusible import linear_layers
+from regrow.experiments.fusible import activations, linear_layers
 from regrow.experiments.machine_code import provide
 from regrow.experiments.replacement_plan import Planner
-from regrow.kernels.compiled import Flags, Floats, Integers
-from regrow.kernels.network import empty_network, refresh_sums
-from regrow.kernels.online_mlp import Decay, learn
+from regrow.experiments.training import Training
+from regrow.kernels.activations import ELU, LEAKY_RELU, RELU, SIGMOID, SWISH, TANH
+from regrow.kernels.adam import Adam
+from regrow.kernels.compiled import Floats
+from regrow.kernels.losses import CROSS_ENTROPY, SQUARED_ERROR
+from regrow.kernels.network import empty_network, refresh_hidden
+from regrow.kernels.online_mlp import Decay, Descent, Examples, learn, scratch_for
 from regrow.kernels.replacement import EACH_STEP, NONE, RANDOM, WHEN_DUE, Plan, Rule, Units
 from regrow.methods import L2, ContinualBackprop, Method, QuotaMethod, ShrinkAndPerturb
 from regrow.methods.generator import seeded_generator
@@ -26,20 +31,31 @@ from regrow.units.surgery import Region
 
 # Noise is drawn for many steps at once, but for no more than fits easily into memory (32 MiB).
 _MOST_NOISE = 1 << 23
+# A table of the corrections of running means is no longer than this (256 KiB); beyond, they are computed.
+_MOST_CORRECTIONS = 1 << 16
+_ACTIVATIONS: dict[type[nn.Module], int] = {
+    nn.ReLU: RELU,
+    nn.LeakyReLU: LEAKY_RELU,
+    nn.Tanh: TANH,
+    nn.Sigmoid: SIGMOID,
+    nn.ELU: ELU,
+    nn.SiLU: SWISH,
+}
 
 
 class FusedLearner:
-    """Learns one example after another, with plain SGD on the cross-entropy.
+    """Learns one example after another.
 
     The same draws, replacements and, within float32 rounding, weights as `PlainLearner`. Where weights become
     infinite or NaN, the two part: an input that is exactly zero never meets its weights here.
 
     Args:
         network: a network for which `fused_reason` is None.
-        learning_rate: SGD's step size.
+        learning_rate: the optimizer's step size.
         methods: as for `attach`.
         init: as for `attach`.
         seed: of everything that is drawn.
+        training: loss and optimizer, of batches of one example; if None, the cross-entropy and SGD.
         chunk: how many examples go into one call of the loop; changes no bit of the result.
     """
 
@@ -52,19 +68,26 @@ class FusedLearner:
         methods: Sequence[Method],
         init: Init = None,
         seed: int = 0,
+        training: Training | None = None,
         chunk: int = 4096,
     ) -> None:
         provide()
         self.events: list[Event] = []
-        self._module = network
+        self._module = network.train()
         self._layers = linear_layers(network)
-        self._identity = f"{list(methods)!r} on {self._widths()}"
+        self._training = training or Training()
+        self._identity = f"{list(methods)!r} on {self._widths()}, {self._training!r}"
         self._chunk = chunk
         self._steps = 0
         self._learning_rate = learning_rate
-        self._network = empty_network(self._widths())
+        bends = activations(network)
+        self._network = empty_network(
+            self._widths(), [_ACTIVATIONS[type(bend)] for bend in bends], [_shape(bend) for bend in bends]
+        )
+        self._scratch = scratch_for(self._network)
         self._theta = torch.from_numpy(self._network.theta)
         self._read_module()
+        self._descent = _descent(self._training, learning_rate, len(self._theta))
 
         unit_method = next((method for method in methods if isinstance(method, QuotaMethod)), None)
         perturbation = next((method for method in methods if isinstance(method, ShrinkAndPerturb)), None)
@@ -82,7 +105,12 @@ class FusedLearner:
         )
         self._rule = _rule(unit_method)
         hidden = sum(group.size for group in self._groups)
-        self._units = Units(np.zeros(hidden, np.float32), np.zeros(hidden, np.int64), np.zeros(hidden, np.bool_))
+        self._units = Units(
+            np.zeros(hidden, np.float32),
+            np.zeros(hidden, np.float32),
+            np.zeros(hidden, np.int64),
+            np.zeros(hidden, np.bool_),
+        )
         self._warned: set[str] = set()
 
         l2 = next((method for method in methods if isinstance(method, L2)), L2(0.0))
@@ -98,23 +126,21 @@ class FusedLearner:
 
         Args:
             inputs: float32 [n, features].
-            labels: int64 [n], classes from 0.
+            labels: int64 [n], classes from 0; for the squared error float32 [n, outputs].
 
         Returns:
-            Bool [n]: whether the prediction just before each step was right.
+            Bool [n]: whether the prediction just before each step was right; for the squared error that, float32 [n].
 
         Raises:
             DataError: inputs or labels do not fit the network.
         """
         self._check(inputs, labels)
-        # Copied if they must be: the loop is compiled for one layout.
-        features, classes = inputs.detach().contiguous().numpy(), labels.contiguous().numpy()
-        correct = np.zeros(len(classes), dtype=np.bool_)
-        for start in range(0, len(classes), self._chunk):
+        judged = torch.zeros(len(inputs))
+        for start in range(0, len(inputs), self._chunk):
             part = slice(start, start + self._chunk)
-            self._learn_chunk(features[part], classes[part], correct[part])
+            self._learn_chunk(inputs[part], labels[part], judged[part])
         self._warn_if_not_finite()
-        return torch.from_numpy(correct)
+        return judged.bool() if self._training.loss == "cross_entropy" else judged
 
     def task_changed(self, inputs: Tensor, labels: Tensor) -> None:
         """Nothing: none of the methods that it knows acts at task changes."""
@@ -139,10 +165,7 @@ class FusedLearner:
             "identity": self._identity,
             "steps": self._steps,
             "parameters": self._theta.clone(),
-            # Not summed anew when loaded, since the order of a sum changes its last bits.
-            "sums": torch.from_numpy(self._network.sums.copy()),
-            "running": torch.from_numpy(self._units.running.copy()),
-            "born": torch.from_numpy(self._units.born.copy()),
+            **{name: torch.from_numpy(values.copy()) for name, values in self._arrays().items()},
             "schedules": {
                 group.name: each.state() for group, each in zip(self._groups, self._planner.schedules, strict=False)
             },
@@ -164,30 +187,43 @@ class FusedLearner:
             )
         self._steps = int(state["steps"])
         self._theta.copy_(state["parameters"])
-        self._network.sums[:] = state["sums"].numpy()
-        self._units.running[:] = state["running"].numpy()
-        self._units.born[:] = state["born"].numpy()
+        for name, values in self._arrays().items():
+            values[:] = state[name].numpy()
         for group, each in zip(self._groups, self._planner.schedules, strict=False):
             each.load(state["schedules"][group.name])
         self._planner.generator.set_state(state["unit_generator"])
         self._noise_generator.set_state(state["noise_generator"])
 
-    def _learn_chunk(self, inputs: Floats, labels: Integers, correct: Flags) -> None:
-        plan = self._planner.plan(len(labels))
-        learn(
-            self._network,
-            self._units,
-            inputs,
-            labels,
-            self._steps,
-            np.float32(self._learning_rate),
-            self._decay(len(labels)),
-            self._rule,
-            plan,
-            correct,
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What is remembered beside the parameters, by name, as far as there is any of it."""
+        adam = self._descent.adam
+        arrays: dict[str, npt.NDArray[Any]] = {
+            # Not summed anew when loaded, since the order of a sum changes its last bits.
+            "outgoing": self._network.outgoing,
+            "incoming": self._network.incoming,
+            "running": self._units.running,
+            "mean_activation": self._units.mean,
+            "born": self._units.born,
+            "gradient_mean": adam.mean,
+            "gradient_square": adam.square,
+        }
+        return {name: values for name, values in arrays.items() if len(values)}
+
+    def _learn_chunk(self, inputs: Tensor, labels: Tensor, judged: Tensor) -> None:
+        plan = self._planner.plan(len(inputs))
+        is_class = self._training.loss == "cross_entropy"
+        examples = Examples(
+            # Copied if they must be: the loop is compiled for one layout.
+            inputs.detach().contiguous().numpy(),
+            labels.contiguous().numpy() if is_class else np.zeros(0, np.int64),
+            np.zeros((0, 0), np.float32) if is_class else labels.contiguous().numpy(),
+            np.zeros((0, 0), np.float32),
+            judged.numpy(),
         )
+        decay = self._decay(len(inputs))
+        learn(self._network, self._units, examples, self._steps, self._descent, decay, self._rule, plan, self._scratch)
         self._note_events(plan)
-        self._steps += len(labels)
+        self._steps += len(inputs)
 
     def _note_events(self, plan: Plan) -> None:
         units = iter(plan.chosen.tolist())
@@ -229,7 +265,7 @@ class FusedLearner:
             weights, bias = self._views(number)
             weights.copy_(layer.weight.detach().t())
             bias.copy_(layer.bias.detach())
-            refresh_sums(self._network, number)
+        refresh_hidden(self._network)
 
     def _widths(self) -> list[int]:
         layers = list(self._layers.values())
@@ -241,6 +277,12 @@ class FusedLearner:
             raise DataError(
                 f"inputs is {inputs.dtype} {list(inputs.shape)}, but the network takes float32 [n, {features}]."
             )
+        if self._training.loss == "squared_error":
+            if labels.dtype != torch.float32 or labels.shape != (len(inputs), classes):
+                raise DataError(
+                    f"labels is {labels.dtype} {list(labels.shape)}, but must be float32 [{len(inputs)}, {classes}]."
+                )
+            return
         if labels.dtype != torch.int64 or labels.shape != inputs.shape[:1]:
             raise DataError(f"labels is {labels.dtype} {list(labels.shape)}, but must be int64 [{len(inputs)}].")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
@@ -276,9 +318,40 @@ def _groups(layers: dict[str, nn.Linear]) -> list[UnitGroup]:
 
 
 def _rule(method: QuotaMethod | None) -> Rule:
+    none, nothing = np.float32(0), np.zeros(1, np.float32)
     if method is None:
-        return Rule(NONE, np.float32(0), np.float32(0), 0)
+        return Rule(NONE, False, none, none, nothing, 0)
     if not isinstance(method, ContinualBackprop):
-        return Rule(RANDOM, np.float32(0), np.float32(0), method.maturity_threshold)
-    kind = EACH_STEP if method.weight_sums == "each_step" else WHEN_DUE
-    return Rule(kind, np.float32(method.decay_rate), np.float32(1 - method.decay_rate), method.maturity_threshold)
+        return Rule(RANDOM, False, none, none, nothing, method.maturity_threshold)
+    return Rule(
+        EACH_STEP if method.weight_sums == "each_step" else WHEN_DUE,
+        method.utility_rule == "adaptable_contribution",
+        np.float32(method.decay_rate),
+        np.float32(1 - method.decay_rate),
+        _corrections(method.decay_rate),
+        method.maturity_threshold,
+    )
+
+
+def _corrections(decay_rate: float) -> Floats:
+    """1 - η^age by age, as the plain path computes it, up to where it is 1 or the table ends."""
+    ages = torch.arange(_MOST_CORRECTIONS)
+    corrections = 1 - decay_rate ** ages.float()
+    unsettled = int((corrections < 1).sum())
+    table: Floats = corrections[: unsettled + 1].numpy()
+    return table
+
+
+def _shape(activation: nn.Module) -> float:
+    """The number that an activation takes; 0 if it takes none."""
+    if isinstance(activation, nn.LeakyReLU):
+        return activation.negative_slope
+    return activation.alpha if isinstance(activation, nn.ELU) else 0.0
+
+
+def _descent(training: Training, learning_rate: float, parameters: int) -> Descent:
+    remembered = parameters if training.optimizer == "adam" else 0
+    # Numbers as torch.optim.Adam has them by default.
+    adam = Adam(0.9, 0.999, np.float32(1e-8), np.zeros(remembered, np.float32), np.zeros(remembered, np.float32))
+    loss = CROSS_ENTROPY if training.loss == "cross_entropy" else SQUARED_ERROR
+    return Descent(loss, learning_rate, adam)

@@ -11,6 +11,8 @@ from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb, UnitMethod
 from regrow.units.initial import Init
 
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.SiLU)
+
 
 def fused_reason(
     network: nn.Module, methods: Sequence[Method], init: Init = None, training: Training | None = None
@@ -23,11 +25,9 @@ def fused_reason(
         init: as for `attach`.
         training: loss, mini-batches and optimizer; if None, one example a step, cross-entropy and SGD.
     """
-    if training not in (None, Training()):
-        return "it learns one example a step, by plain SGD on the cross-entropy"
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed (pip install 'regrow[studies]')"
-    return _network_reason(network) or _methods_reason(methods, init)
+    return _training_reason(training or Training()) or _network_reason(network) or _methods_reason(methods, init)
 
 
 def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:
@@ -35,19 +35,34 @@ def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
 
 
+def activations(network: nn.Module) -> list[nn.Module]:
+    """The activations of a network that can be fused, front to back."""
+    return [module for _, module in _in_order(network) if type(module) in ACTIVATIONS]
+
+
+def _training_reason(training: Training) -> str | None:
+    if training.batch != 1:
+        return f"it learns one example a step, and batch is {training.batch}"
+    for name, value in (("momentum", training.momentum), ("weight_decay", training.weight_decay)):
+        if value:
+            return f"it knows SGD and Adam without {name}, which is {value:g}"
+    return None
+
+
 def _network_reason(network: nn.Module) -> str | None:
     leaves = list(_in_order(network))
     for name, module in leaves:
-        if type(module) not in (nn.Linear, nn.ReLU):
-            return f"module {name!r} is a {type(module).__name__}, and it knows only chains of Linear and ReLU"
-    wanted = [nn.ReLU if place % 2 else nn.Linear for place in range(len(leaves))]
-    if [type(module) for _, module in leaves] != wanted or len(leaves) % 2 == 0:
-        return "its layers are not Linear and ReLU in turn, from a Linear to a Linear"
+        if type(module) not in (nn.Linear, *ACTIVATIONS):
+            known = ", ".join(kind.__name__ for kind in (nn.Linear, *ACTIVATIONS))
+            return f"module {name!r} is a {type(module).__name__}, and it knows only {known}"
+    is_linear = [type(module) is nn.Linear for _, module in leaves]
+    if is_linear != [place % 2 == 0 for place in range(len(leaves))] or len(leaves) % 2 == 0:
+        return "its layers are not Linear and an activation in turn, from a Linear to a Linear"
     for name, module in network.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             return f"module {name!r} has hooks, which it would not call"
     layers = linear_layers(network)
-    if len(layers) != len(wanted) // 2 + 1 or len({id(layer.weight) for layer in layers.values()}) != len(layers):
+    if len(layers) != sum(is_linear) or len({id(layer.weight) for layer in layers.values()}) != len(layers):
         return "a layer is used twice"
     for name, layer in layers.items():
         if layer.bias is None:
@@ -75,7 +90,7 @@ def _methods_reason(methods: Sequence[Method], init: Init) -> str | None:
     for method in methods:
         if type(method) not in known:
             return f"it does not know {type(method).__name__}"
-        if isinstance(method, ContinualBackprop) and method.utility_rule != "contribution":
+        if isinstance(method, ContinualBackprop) and method.needs == "first_order":
             return f"it does not know utility_rule={method.utility_rule!r}"
         if isinstance(method, L2) and method.coupled:
             return "it decays weights decoupled only (with plain SGD, L2(coupled=False) is the same step)"

@@ -184,4 +184,4 @@ def build_learner(
     # Only now: numba is an extra.
     from regrow.experiments.fused_learner import FusedLearner
 
-    return FusedLearner(network, learning_rate, methods, init, seed)
+    return FusedLearner(network, learning_rate, methods, init, seed, training)

@@ -10,9 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# A position as an unsigned number. Of a signed one numba asks at every access whether it counts from the end, which
+# keeps loops from being vectorised; and a view of a part of an array costs more than all that a small layer does.
+at = np.uintp
 
 
 def digest(folder: Path) -> str:
@@ -29,10 +34,17 @@ def compiled(function: Function) -> Function:
     Sums may be reordered and products contracted, which is rounding. Comparisons and `isfinite` see NaN and infinity
     as they are: the flags that would assume them away are left out.
     """
+    # No count of references to arrays is kept (they outlive every call, and no function makes any): it would take
+    # longer than a step of a small network. For the same reason all functions of a step are made one.
+    options: dict[str, Any] = {
+        "error_model": "numpy",
+        "fastmath": {"contract", "nsz", "reassoc"},
+        "forceinline": True,
+        "_nrt": False,
+    }
     # Numba takes machine code on disk for current as long as the function's own file has not changed, although the
     # code of other files' functions is in it. A name that changes with any of them keeps old code from being found.
     function.__qualname__ += f"_{sources}"
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "reassoc"}}
     result: Function
     try:
         result = numba.njit(cache=True, **options)(function)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regrow.kernels.compiled import Floats, Integers, compiled
-from regrow.kernels.dense import row_sums
+from regrow.kernels.activations import RELU
+from regrow.kernels.compiled import Doubles, Floats, Integers, at, compiled
 
 
 class Network(NamedTuple):
@@ -16,47 +16,70 @@ class Network(NamedTuple):
         widths: of the input, every hidden group and the output.
         offsets: where each layer starts in `theta`, and the length of `theta`.
         starts: where each layer's values start in an array of the values of all layers, and its length.
+        activations: of each hidden group, one of those in `activations`.
+        shapes: of each hidden group, the number that its activation takes, such as the slope of a leaky ReLU.
         theta: parameters, layer by layer: weights [in, out], then bias.
-        sums: Σ|w_out| of every input and hidden unit, front to back; kept for the hidden units only.
+        outgoing: Σ|w_out| of every input and hidden unit, front to back.
+        incoming: Σ|w_in| of every value, front to back; nothing comes into inputs.
     """
 
     widths: Integers
     offsets: Integers
     starts: Integers
+    activations: Integers
+    shapes: Floats
     theta: Floats
-    sums: Floats
+    outgoing: Floats
+    incoming: Doubles
 
 
-def empty_network(widths: Sequence[int]) -> Network:
-    """A network of these widths whose parameters are all 0."""
+def empty_network(
+    widths: Sequence[int], activations: Sequence[int] | None = None, shapes: Sequence[float] | None = None
+) -> Network:
+    """A network of these widths whose parameters are all 0; of ReLUs if no activations are given."""
     sizes = np.array(widths, dtype=np.int64)
     offsets = np.concatenate(([0], np.cumsum((sizes[:-1] + 1) * sizes[1:])))
     starts = np.concatenate(([0], np.cumsum(sizes)))
-    theta = np.zeros(offsets[-1], dtype=np.float32)
-    return Network(sizes, offsets, starts, theta, np.zeros(starts[-2], dtype=np.float32))
+    hidden = len(widths) - 2
+    return Network(
+        sizes,
+        offsets,
+        starts,
+        np.array([RELU] * hidden if activations is None else activations, dtype=np.int64),
+        np.array([0.0] * hidden if shapes is None else shapes, dtype=np.float32),
+        np.zeros(offsets[-1], dtype=np.float32),
+        np.zeros(starts[-2], dtype=np.float32),
+        np.zeros(starts[-1], dtype=np.float64),
+    )
 
 
 @compiled
-def weights_of(network: Network, layer: int) -> Floats:
-    """The weights of a layer, row by row; writable."""
-    start = network.offsets[layer]
-    return network.theta[start : start + network.widths[layer] * network.widths[layer + 1]]
+def refresh_outgoing(network: Network, layer: int) -> None:
+    """Bring Σ|w| of the rows of a layer up to date with its weights."""
+    width = network.widths[layer + 1]
+    for i in range(network.widths[layer]):
+        row = network.offsets[layer] + i * width
+        total = np.float32(0)
+        for j in range(width):
+            total += abs(network.theta[at(row + j)])
+        network.outgoing[at(network.starts[layer] + i)] = total
 
 
 @compiled
-def bias_of(network: Network, layer: int) -> Floats:
-    """The bias of a layer; writable."""
-    stop = network.offsets[layer + 1]
-    return network.theta[stop - network.widths[layer + 1] : stop]
+def refresh_incoming(network: Network, layer: int) -> None:
+    """Bring Σ|w| of the columns of a layer up to date with its weights."""
+    width, start = network.widths[layer + 1], network.starts[layer + 1]
+    for j in range(width):
+        network.incoming[at(start + j)] = 0
+    for i in range(network.widths[layer]):
+        row = network.offsets[layer] + i * width
+        for j in range(width):
+            network.incoming[at(start + j)] += abs(network.theta[at(row + j)])
 
 
 @compiled
-def sums_of(network: Network, layer: int) -> Floats:
-    """Σ|w| of the rows of a layer; writable."""
-    return network.sums[network.starts[layer] : network.starts[layer + 1]]
-
-
-@compiled
-def refresh_sums(network: Network, layer: int) -> None:
-    """Bring the sums of a layer's rows up to date with its weights."""
-    row_sums(weights_of(network, layer), network.widths[layer + 1], sums_of(network, layer))
+def refresh_hidden(network: Network) -> None:
+    """Bring the sums of all hidden units up to date."""
+    for layer in range(network.widths.shape[0] - 2):
+        refresh_incoming(network, layer)
+        refresh_outgoing(network, layer + 1)

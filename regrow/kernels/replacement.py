@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regrow.kernels.compiled import Flags, Floats, Integers, compiled
-from regrow.kernels.dense import row_sum
-from regrow.kernels.network import Network, bias_of, refresh_sums, sums_of, weights_of
+from regrow.kernels.adam import Adam
+from regrow.kernels.compiled import Flags, Floats, Integers, at, compiled
+from regrow.kernels.network import Network, refresh_incoming
 
 NONE, EACH_STEP, WHEN_DUE, RANDOM = range(4)
 
@@ -15,12 +15,14 @@ class Units(NamedTuple):
     """State of all hidden units, front to back in one array each.
 
     Attributes:
-        running: the running mean, of |h|·Σ|w_out| (EACH_STEP) or of |h| (WHEN_DUE).
+        running: the running mean, of the utility (EACH_STEP) or of the activity in it (WHEN_DUE).
+        mean: that of h, for the adaptable contribution.
         born: the step after which each unit was drawn.
         not_finite: whether a reading was ever NaN or infinite.
     """
 
     running: Floats
+    mean: Floats
     born: Integers
     not_finite: Flags
 
@@ -30,14 +32,18 @@ class Rule(NamedTuple):
 
     Attributes:
         kind: NONE, EACH_STEP, WHEN_DUE or RANDOM.
+        adaptable: whether the utility is the adaptable contribution.
         decay_rate: η.
         rate: 1 - η.
+        corrections: 1 - η^age, by age, as far as it is worth a table; the last holds for all above it if that is 1.
         maturity: units are eligible once older than this.
     """
 
     kind: int
+    adaptable: bool
     decay_rate: np.float32
     rate: np.float32
+    corrections: Floats
     maturity: int
 
 
@@ -68,28 +74,62 @@ class Plan(NamedTuple):
 
 
 @compiled
-def observe(rule: Rule, units: Units, h: Floats, sums: Floats) -> None:
-    """One step of the running means. A reading that is not finite is left out."""
+def tracks_incoming(rule: Rule) -> bool:
+    """Whether Σ|w_in| is needed at each step."""
+    return rule.kind == EACH_STEP and rule.adaptable
+
+
+@compiled
+def observe(rule: Rule, units: Units, step: int, network: Network, values: Floats) -> None:
+    """One step of the running means. A reading that is not finite is left out.
+
+    Args:
+        rule: the method.
+        units: state of the units.
+        step: number of the optimizer step, from 1.
+        network: the network after the step, its sums up to date.
+        values: values of all layers before it.
+    """
+    first, running = network.starts[1], units.running
     weighed = rule.kind == EACH_STEP
-    running = units.running
-    alarm = False
-    for i in range(h.shape[0]):
-        new = abs(h[i])
+    for i in range(running.shape[0]):
+        if rule.adaptable:
+            new = _deviation(rule, units, step, i, values[at(first + i)])
+        else:
+            new = abs(values[at(first + i)])
         if weighed:
-            new *= sums[i]
+            new *= network.outgoing[at(first + i)]
+            if rule.adaptable:
+                new /= np.float32(network.incoming[at(first + i)])
         finite = np.isfinite(new)
-        alarm |= not finite
-        running[i] += rule.rate * (new - running[i]) if finite else np.float32(0)
-    if alarm:
-        for i in range(h.shape[0]):
-            new = abs(h[i]) * sums[i] if weighed else abs(h[i])
-            units.not_finite[i] |= not np.isfinite(new)
+        running[at(i)] += rule.rate * (new - running[at(i)]) if finite else np.float32(0)
+        units.not_finite[at(i)] |= not finite
+
+
+@compiled
+def _deviation(rule: Rule, units: Units, step: int, i: int, h: np.float32) -> np.float32:
+    """|h - ĥ|, where the corrected running mean ĥ takes h in beforehand."""
+    mean = units.mean[at(i)]
+    if np.isfinite(h):
+        mean += rule.rate * (h - mean)
+        units.mean[at(i)] = mean
+    return abs(h - mean / _correction(rule, step - units.born[at(i)]))
+
+
+@compiled
+def _correction(rule: Rule, age: int) -> np.float32:
+    last = rule.corrections.shape[0] - 1
+    correction: np.float32 = rule.corrections[at(min(age, last))]
+    if age > last and correction != 1:
+        correction = np.float32(1) - rule.decay_rate ** np.float32(age)
+    return correction
 
 
 @compiled
 def replace_due(
-    rule: Rule, units: Units, plan: Plan, first: int, stop: int, step: int, network: Network, utility: Floats
-) -> None:
+    rule: Rule, units: Units, plan: Plan, first: int, stop: int, step: int, network: Network, adam: Adam,
+    utility: Floats,
+) -> None:  # fmt: skip
     """Carry out entries `first` to `stop` of the plan, all of one step.
 
     Args:
@@ -100,38 +140,36 @@ def replace_due(
         stop: one past the last entry.
         step: number of the optimizer step, from 1.
         network: the network.
+        adam: what the optimizer remembers; that of replaced weights is cleared.
         utility: scratch of the size of the largest group.
     """
     for entry in range(first, stop):
         _choose(rule, units, plan, entry, step, network, utility)
     # All outgoing weights first: where one is also the incoming weight of another newborn, the re-draw wins.
     for entry in range(first, stop):
-        layer = plan.group[entry] + 1
-        width = network.widths[layer + 1]
-        outgoing = weights_of(network, layer)
-        for k in range(plan.due[entry]):
-            unit = plan.chosen[plan.chosen_from[entry] + k]
-            outgoing[unit * width : (unit + 1) * width] = 0
+        _silence(plan, entry, network, adam)
     for entry in range(first, stop):
-        _redraw(units, plan, entry, step, network)
-    for entry in range(first, stop):
-        _refresh(plan, entry, network)
+        _redraw(units, plan, entry, step, network, adam)
 
 
 @compiled
 def _choose(rule: Rule, units: Units, plan: Plan, entry: int, step: int, network: Network, utility: Floats) -> None:
     group = plan.group[entry]
     size = network.widths[group + 1]
-    sums = sums_of(network, group + 1)
-    start = network.starts[group + 1] - network.starts[1]
+    begin = network.starts[group + 1]
+    start = begin - network.starts[1]
+    if rule.kind == WHEN_DUE and rule.adaptable:
+        refresh_incoming(network, group)
     for i in range(size):
         age = step - units.born[start + i]
         if rule.kind == RANDOM:
             value = plan.scores[plan.scores_from[entry] + i]
         else:
-            value = units.running[start + i] / (np.float32(1) - rule.decay_rate ** np.float32(age))
+            value = units.running[start + i] / _correction(rule, age)
             if rule.kind == WHEN_DUE:
-                value *= sums[i]
+                value *= network.outgoing[begin + i]
+                if rule.adaptable:
+                    value /= np.float32(network.incoming[begin + i])
         if not np.isfinite(value):
             # No reason to replace a unit: such units come last.
             units.not_finite[start + i] = True
@@ -148,29 +186,45 @@ def _choose(rule: Rule, units: Units, plan: Plan, entry: int, step: int, network
 
 
 @compiled
-def _redraw(units: Units, plan: Plan, entry: int, step: int, network: Network) -> None:
+def _silence(plan: Plan, entry: int, network: Network, adam: Adam) -> None:
+    layer = plan.group[entry] + 1
+    width, above = network.widths[layer + 1], network.starts[layer + 1]
+    for k in range(plan.due[entry]):
+        unit = plan.chosen[plan.chosen_from[entry] + k]
+        row = network.offsets[layer] + unit * width
+        for j in range(width):
+            network.incoming[above + j] -= abs(network.theta[row + j])
+            network.theta[row + j] = 0
+            _forget(adam, row + j)
+        network.outgoing[network.starts[layer] + unit] = 0
+
+
+@compiled
+def _redraw(units: Units, plan: Plan, entry: int, step: int, network: Network, adam: Adam) -> None:
     group = plan.group[entry]
-    fan_in, size = network.widths[group], network.widths[group + 1]
-    incoming, bias = weights_of(network, group), bias_of(network, group)
+    fan_in, size, below = network.widths[group], network.widths[group + 1], network.starts[group]
     start = network.starts[group + 1] - network.starts[1]
     for k in range(plan.due[entry]):
         unit = plan.chosen[plan.chosen_from[entry] + k]
-        drawn = plan.drawn_from[entry] + k * fan_in
+        total = np.float64(0)
         for i in range(fan_in):
-            incoming[i * size + unit] = plan.drawn[drawn + i]
-        bias[unit] = 0
+            place = network.offsets[group] + i * size + unit
+            new = plan.drawn[plan.drawn_from[entry] + k * fan_in + i]
+            network.outgoing[below + i] += abs(new) - abs(network.theta[place])
+            total += abs(new)
+            network.theta[place] = new
+            _forget(adam, place)
+        network.incoming[network.starts[group + 1] + unit] = total
+        bias = network.offsets[group + 1] - size + unit
+        network.theta[bias] = 0
+        _forget(adam, bias)
         units.running[start + unit] = 0
+        units.mean[start + unit] = 0
         units.born[start + unit] = step
 
 
 @compiled
-def _refresh(plan: Plan, entry: int, network: Network) -> None:
-    """The sums of the newborns, and of every unit below, whose outgoing weights to them are new."""
-    group = plan.group[entry]
-    width = network.widths[group + 2]
-    sums = sums_of(network, group + 1)
-    for k in range(plan.due[entry]):
-        unit = plan.chosen[plan.chosen_from[entry] + k]
-        sums[unit] = row_sum(weights_of(network, group + 1), unit, width)
-    if group > 0:
-        refresh_sums(network, group)
+def _forget(adam: Adam, place: int) -> None:
+    if adam.mean.shape[0]:
+        adam.mean[place] = 0
+        adam.square[place] = 0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regrow.experiments.fusible import fused_reason
+from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
 from regrow.networks.mlp import MLP
 
@@ -16,6 +17,10 @@ class Doubled(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
+
+
+def activated(*activations: nn.Module) -> nn.Sequential:
+    return nn.Sequential(*(layer for each in activations for layer in (nn.Linear(3, 3), each)), nn.Linear(3, 2))
 
 
 def chain() -> nn.Sequential:
@@ -48,18 +53,33 @@ def frozen() -> nn.Sequential:
         [],
     ],
 )
-def test_chains_of_linear_and_relu_with_the_known_methods(methods: list[Method]) -> None:
+def test_chains_of_linear_layers_and_activations_with_the_known_methods(methods: list[Method]) -> None:
     assert fused_reason(chain(), methods) is None
     assert fused_reason(MLP(5, [4, 3], 2), methods) is None
     assert fused_reason(nn.Linear(3, 2), methods[:0]) is None
+    mixed = activated(nn.LeakyReLU(0.2), nn.Tanh(), nn.Sigmoid(), nn.ELU(0.5), nn.SiLU())
+    for training in (Training("squared_error"), Training(optimizer="adam")):
+        assert fused_reason(mixed, methods, None, training) is None
+
+
+@pytest.mark.parametrize(
+    ("training", "reason"),
+    [
+        (Training(batch=2), "it learns one example a step, and batch is 2"),
+        (Training(momentum=0.9), "it knows SGD and Adam without momentum, which is 0.9"),
+        (Training(weight_decay=1e-4), "it knows SGD and Adam without weight_decay, which is 0.0001"),
+    ],
+)
+def test_steps_that_it_does_not_make(training: Training, reason: str) -> None:
+    assert fused_reason(chain(), [Backprop()], None, training) == reason
 
 
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "not Linear and ReLU in turn"),
-        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), "not Linear and ReLU in turn"),
-        (nn.Sequential(), "not Linear and ReLU in turn"),
+        (nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "not Linear and an activation in turn"),
+        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), "not Linear and an activation in turn"),
+        (nn.Sequential(), "not Linear and an activation in turn"),
         (nn.Sequential(nn.Linear(3, 2), nn.GELU(), nn.Linear(2, 2)), "module '1' is a GELU"),
         (Doubled(nn.Linear(3, 2)), "module '' is a Doubled"),
         (nn.Sequential(nn.Linear(3, 2, bias=False)), "layer '0' has no bias"),
@@ -75,7 +95,7 @@ def test_networks_that_it_cannot_train(network: nn.Module, reason: str) -> None:
 
 def test_methods_that_it_does_not_know() -> None:
     for methods, reason in (
-        ([ContinualBackprop(utility_rule="adaptable_contribution")], "'adaptable_contribution'"),
+        ([ContinualBackprop(utility_rule="first_order")], "'first_order'"),
         ([L2(coupled=True)], "decoupled only"),
         ([L2(), L2()], "2 methods of kind L2"),
         ([ContinualBackprop(), RandomReplacement()], "more than one method that replaces units"),

@@ -8,7 +8,6 @@ from torch import nn
 import regrow.experiments.run as run_module
 from regrow.errors import ConfigError
 from regrow.experiments.checkpoint import decode, encode
-from regrow.experiments.fusible import fused_reason
 from regrow.experiments.learner import PlainLearner, build_learner
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
@@ -167,11 +166,9 @@ def test_a_run_tells_of_each_task_but_the_first(tmp_path, monkeypatch, process_s
 
 
 def test_the_fused_engine_leaves_it_to_the_plain_one():
-    for training in (Training(batch=2), Training("squared_error"), Training(optimizer="adam")):
-        reason = fused_reason(network(), [Backprop()], None, training)
-        assert reason == "it learns one example a step, by plain SGD on the cross-entropy"
-        assert build_learner(network(), 0.1, [Backprop()], training=training).engine == "plain"
-    assert fused_reason(network(), [Backprop()], None, Training()) is None
+    assert build_learner(network(), 0.1, [Backprop()], training=Training(batch=2)).engine == "plain"
+    for training in (Training(), Training("squared_error"), Training(optimizer="adam")):
+        assert build_learner(network(), 0.1, [Backprop()], training=training).engine == "fused"
 
 
 def test_what_a_problem_does_not_say_has_its_default():
