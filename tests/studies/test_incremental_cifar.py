@@ -157,7 +157,7 @@ def test_grown_outputs_are_new_where_kept_ones_have_decayed(process_settings):
     """D5."""
     norms = {}
     for head in ("grown", "kept"):
-        course = STUDY.course(smoke(head=head, weight_decay=0.3))
+        course = STUDY.course(smoke(head=head, weight_decay=0.6))
         first = course._head.weight[2:4].norm().item()
         while course.advance().row is None:
             pass
