@@ -48,7 +48,7 @@ def decoded(
     beside, and puts its work in place in one move.
 
     Args:
-        files: what is read.
+        files: what is read; none if `options` say it all.
         options: what else decides on the result; anything that JSON takes.
         read: reads and decodes.
 

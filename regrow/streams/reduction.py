@@ -1,23 +1,25 @@
 """Smaller images: the mean over squares of pixels."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from regrow.errors import DataError
 
 
-def reduced(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+def reduced(images: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     """Bring images to `size`×`size` pixels; each is the mean of the square that it stands for, rounded half up.
 
     Args:
-        images: [..., height, width] or [..., height, width, 3], square.
+        images: uint8 [..., height, width] or [..., height, width, 3], square.
         size: pixels on a side; the side of the images must be a multiple of it.
 
     Returns:
         the images themselves if they have that size.
 
     Raises:
-        DataError: the images are not square, or their side is not a multiple of `size`.
+        DataError: the images are not square, their side is not a multiple of `size`, or they are not uint8.
     """
     colours = 3 if images.shape[-1] == 3 else 1
     lead = images.shape[: images.ndim - (3 if colours == 3 else 2)]
@@ -29,6 +31,8 @@ def reduced(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
             f"The images have {height}×{width} pixels and cannot be reduced to {size}×{size}: they must be square, and "
             f"their side a multiple of {size}."
         )
+    if images.dtype != np.uint8:
+        raise DataError(f"The images are {images.dtype}, and only uint8 is reduced: bring them to {size}×{size} first.")
     factor = height // size
     area = factor * factor
     squares = images.reshape(-1, size, factor, size, factor, colours)

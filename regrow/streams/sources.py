@@ -64,7 +64,8 @@ def load(name: str | os.PathLike[str] = _PACKAGED, split: Split = "train", size:
             /usr/share/datasets where Debian's packages put theirs: parquet in the Hugging Face layout (columns
             `image` or `img`, and `label` or `fine_label`), IDX, the .npz files of the downsampled ImageNet, one .npy a
             class, or CIFAR-100's binary version;
-            an address `hf://datasets/owner/name/file.parquet`, which is fetched each time.
+            an address `hf://datasets/owner/name@revision/file.parquet`, which is fetched once: it is kept under its
+            address, so name a revision if the file may change.
         split: which part of a folder: `train*.parquet` or `test*.parquet` (else `valid*.parquet`),
             `train-images-idx3-ubyte` or `t10k-images-idx3-ubyte`, `*train*.npz` or `*val*.npz`, `train.bin` or
             `test.bin`. A single file is read as it is.
@@ -82,7 +83,7 @@ def load(name: str | os.PathLike[str] = _PACKAGED, split: Split = "train", size:
         place = "regrow itself: they are generated, not real"
         return _described(*generated_images(split), place, size)
     if name.startswith("hf://"):
-        return _described(*read_parquet([name], size), name)
+        return _described(*decoded([], ["hub", name, size], lambda: read_parquet([name], size)), name)
     return _local(_find(name), split, size)
 
 
@@ -132,14 +133,12 @@ def _described(
             f"{place} has the label {labels.min()} (image {int(labels.argmin())}): classes count from 0. Sets whose "
             "labels are kept secret give out -1; take another part of it."
         )
-    before = "×".join(map(str, images.shape[1:3]))
     if size is not None:
         images = reduced(images, size)
     pixels = "×".join(map(str, images.shape[1:3]))
-    made = f" (reduced from {before})" if pixels != before else ""
     colour = " in colour" if images.ndim == 4 else ""
     classes = len(np.unique(labels))
-    origin = f"{len(images):,} images of {pixels} pixels{colour}{made}, {classes} classes, from {place}"
+    origin = f"{len(images):,} images of {pixels} pixels{colour}, {classes} classes, from {place}"
     return ImageSet(images, labels, origin, white or (255 if images.dtype == np.uint8 else 1))
 
 
@@ -202,14 +201,11 @@ def _folder(path: Path, split: Split, size: int | None) -> ImageSet:
 
 def _nothing_in(path: Path, split: Split, classes: bool) -> str:
     if classes:
-        return (
-            f"{path} has one array a class and no {split} part: load its train part, and set some of its images apart."
-        )
+        return f"{path} has one array a class and no {split} part: load it as train, and set some images apart."
     batches = "*train*.npz, one .npy a class" if split == "train" else "*val*.npz"
-    pickles = [name for name in ("train", "test", "data_batch_1") if any(path.rglob(name))]
-    found = (
-        f" The pickles in it ({', '.join(pickles)}) are not opened, since a pickle can run anything." if pickles else ""
-    )
+    pickles = [name for name in ("train", "test", "data_batch_1") if any(entry.is_file() for entry in path.rglob(name))]
+    why = "since opening one can run anything: take the binary version, or parquet"
+    found = f" The pickles in it ({', '.join(pickles)}) are not opened, {why}." if pickles else ""
     return (
         f"{path} has no {split} images: looked for {', '.join(f'{stem}.parquet' for stem in _TABLES[split])}, "
         f"{_IDX_STEM[split]}-images-idx3-ubyte(.gz), {split}.bin and {batches}.{found} "
@@ -222,25 +218,30 @@ def _files(path: Path, pattern: str) -> list[Path]:
 
 
 def _parquet(paths: list[Path], size: int | None) -> ImageSet:
-    return _read(paths, "parquet", size, lambda: read_parquet(paths, size))
+    # Reduced while it is read: all images in their first size may not fit into memory.
+    return _read(paths, size, "parquet", lambda: read_parquet(paths, size))
 
 
 def _batches(paths: list[Path], size: int | None) -> ImageSet:
-    return _read(paths, "batches", size, lambda: read_batches(paths))
+    return _read(paths, size, "batches", lambda: read_batches(paths))
 
 
 def _classes(paths: list[Path], size: int | None) -> ImageSet:
-    return _read(paths, "classes", size, lambda: read_classes(paths))
+    return _read(paths, size, "classes", lambda: read_classes(paths))
 
 
 def _cifar(paths: list[Path], size: int | None) -> ImageSet:
-    return _described(*read_cifar_binary(paths[0]), str(paths[0]), size)
+    return _read(paths, size, "cifar", lambda: read_cifar_binary(paths[0]))
 
 
-def _read(paths: list[Path], layout: str, size: int | None, read: Callable[[], tuple[Pixels, Labels]]) -> ImageSet:
-    images, labels = decoded(paths, [layout, size], read)
+def _read(paths: list[Path], size: int | None, layout: str, read: Callable[[], tuple[Pixels, Labels]]) -> ImageSet:
+    def read_and_reduce() -> tuple[Pixels, Labels]:
+        images, labels = read()
+        return (images if size is None else reduced(images, size)), labels
+
+    images, labels = decoded(paths, [layout, size], read_and_reduce)
     place = ", ".join(map(str, paths)) if len(paths) < 5 else f"{len(paths)} files in {paths[0].parent}"
-    return _described(images, labels, place, size)
+    return _described(images, labels, place)
 
 
 def _idx_pair(paths: list[Path], size: int | None) -> ImageSet:
@@ -251,10 +252,10 @@ def _idx_pair(paths: list[Path], size: int | None) -> ImageSet:
             f"{path} is neither a .parquet, .npz, .npy or .bin file nor an IDX file of images with its labels beside "
             "it (train-images-idx3-ubyte and train-labels-idx1-ubyte, .gz or not): choose one of these."
         )
-    images, classes = read_idx(path), read_idx(labels)
+    images, classes = decoded([path, labels], ["idx"], lambda: (read_idx(path), read_idx(labels).astype(np.int64)))
     if images.ndim < 3 or classes.ndim != 1 or len(images) == 0:
         raise DataError(
             f"{path} holds {list(images.shape)} and {labels.name} {list(classes.shape)}: "
             "they must be images [n, height, width], at least one, and labels [n]."
         )
-    return _described(images, classes.astype(np.int64), str(path), size)
+    return _described(images, classes, str(path), size)
