@@ -24,7 +24,7 @@ def test_the_step_follows_the_schedule():
         ({"head": "zero"}, "Regime.head cannot be 'zero'; did you mean 'zeroed'"),
         (
             {"selection": "best"},
-            "Regime.selection cannot be 'best'; did you mean 'last'? Known: best_validation, last.",
+            "Regime.selection cannot be 'best'; did you mean 'last'? Known: best_validation",
         ),
         ({"memory": "clear"}, "Regime.memory cannot be 'clear'; did you mean 'cleared'"),
         ({"reported": "first"}, "Regime.reported cannot be 'first'; Known: best, last."),
