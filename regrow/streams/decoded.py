@@ -82,8 +82,7 @@ def _keep(folder: Path, images: Pixels, labels: Labels) -> None:
     try:
         np.save(beside / "images.npy", images)
         np.save(beside / "labels.npy", labels)
-        sums = {name: _checksum(beside / name) for name in ("images.npy", "labels.npy")}
-        (beside / "checksums.json").write_text(json.dumps(sums))
+        (beside / "checksums.json").write_text(json.dumps(_checksums(beside)))
         if folder.exists() and _kept(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -99,17 +98,20 @@ def _kept(folder: Path) -> tuple[Pixels, Labels] | None:
     try:
         file = folder / "checksums.json"
         return _opened(folder, file.stat().st_mtime_ns, file.read_text())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return None
 
 
 @functools.lru_cache(maxsize=4)
 def _opened(folder: Path, _changed: int, checksums: str) -> tuple[Pixels, Labels]:
-    sums = json.loads(checksums)
-    if any(_checksum(folder / name) != sums[name] for name in ("images.npy", "labels.npy")):
+    if _checksums(folder) != json.loads(checksums):
         raise ValueError("damaged")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     return images, np.load(folder / "labels.npy", allow_pickle=False)
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    return {name: _checksum(folder / name) for name in ("images.npy", "labels.npy")}
 
 
 def _checksum(file: Path) -> int:
