@@ -3,17 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from regrow.errors import DataError
 from regrow.experiments.arm import Arm
 from regrow.experiments.counterpart import ArticlePanel, Counterpart
-from regrow.experiments.epochs import EpochStudy
+from regrow.experiments.epochs import EpochStudy, SplitStream
 from regrow.experiments.scale import Scale
 from regrow.methods import ContinualBackprop, FullReset, ShrinkAndPerturb
 from regrow.networks.convnet import ConvNet
-from regrow.streams import ClassPairs, sources
+from regrow.streams import ClassPairs, GradualSplit, NoisyLabels, sources
+from regrow.streams.images import colour_statistics
 
 # The article's problem, with its own numbers.
 _PAPER = {
@@ -21,6 +23,9 @@ _PAPER = {
     "classes": 1000,
     "train_per_class": 600,
     "test_per_class": 100,
+    "normalised": True,
+    "label_noise": 0.0,
+    "mixed_tasks": 0,
     "tasks": 5000,
     "channels": [32, 64, 128],
     "kernels": [5, 3, 3],
@@ -74,7 +79,11 @@ class ContinualImageNet(EpochStudy, name="continual-imagenet"):
 
     Any set of colour images of 32×32 pixels will do, or one that can be reduced to that size: `--data`. Of its training
     part the first `classes` classes are used, and of each class the first `train_per_class` images to learn and the
-    last `test_per_class` to test on.
+    last `test_per_class` to test on. If "normalised", the pixels of each colour have mean 0 and variance 1 over all
+    images; floats, such as the article's own arrays, are taken as they are.
+
+    Beyond the article: a share "label_noise" of the training labels is wrong, and as many "mixed_tasks" come between
+    two tasks, in which more and more images are those of the task to come.
     """
 
     summary = "a convolutional network that learns one pair of image classes after another"
@@ -155,7 +164,7 @@ class ContinualImageNet(EpochStudy, name="continual-imagenet"):
             ),
         )
 
-    def stream(self, problem: Mapping[str, Any], seed: int) -> ClassPairs:
+    def stream(self, problem: Mapping[str, Any], seed: int) -> SplitStream:
         """Make the data of a run.
 
         Raises:
@@ -174,9 +183,16 @@ class ContinualImageNet(EpochStudy, name="continual-imagenet"):
         images, labels = found.images, found.labels
         if there > classes:
             images, labels = images[labels < classes], labels[labels < classes]
-        return ClassPairs(
-            images, labels, problem["train_per_class"], problem["test_per_class"], seed, white=found.white
-        )
+        mean, std = None, None
+        if problem["normalised"] and images.dtype == np.uint8:
+            mean, std = colour_statistics(images, found.white)
+        train, test = problem["train_per_class"], problem["test_per_class"]
+        stream: SplitStream = ClassPairs(images, labels, train, test, seed, white=found.white, mean=mean, std=std)
+        if problem["mixed_tasks"]:
+            stream = GradualSplit(stream, problem["mixed_tasks"], seed)
+        if problem["label_noise"]:
+            stream = NoisyLabels(stream, problem["label_noise"], seed=seed)
+        return stream
 
     def network(self, problem: Mapping[str, Any], seed: int) -> nn.Module:
         """Make the network, with torch's initial law; linear if it has no hidden layer."""
