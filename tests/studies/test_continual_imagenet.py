@@ -11,6 +11,7 @@ from regrow.experiments.course import Pace
 from regrow.experiments.results import read_rows
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
+from regrow.streams import ImageSet, sources
 from regrow.studies import ContinualImageNet
 
 
@@ -117,11 +118,12 @@ def test_too_few_classes_or_images_are_told(changes, message, study):
     assert message in str(caught.value)
 
 
-def test_grey_images_are_refused(study, tmp_path):
-    for name in ("a", "b"):
-        np.save(tmp_path / f"{name}.npy", np.zeros((4, 32, 32), np.uint8))
-    with pytest.raises(DataError, match="are grey, and the network takes colours: use other data."):
-        study.stream({**study.scale("smoke").problem, "data": str(tmp_path), "classes": 2}, 0)
+def test_grey_images_are_refused(study, monkeypatch):
+    grey = ImageSet(np.zeros((4, 32, 32), np.uint8), np.arange(4) % 2, "4 images of 32×32 pixels")
+    monkeypatch.setattr(sources, "load", lambda *arguments, **keywords: grey)
+    with pytest.raises(DataError) as caught:
+        study.stream(study.scale("smoke").problem, 0)
+    assert str(caught.value) == "4 images of 32×32 pixels are grey, and the network takes colours: use other data."
 
 
 def test_fewer_classes_may_be_used(study):
