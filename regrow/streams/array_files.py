@@ -50,9 +50,7 @@ def _batch(path: Path) -> tuple[Images, Labels]:
             f"{path} has data of {data.dtype} {list(data.shape)}: it must be uint8 [n, 3·side·side], one row or more."
         )
     if labels.shape != data.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{path} has labels of {labels.dtype} {list(labels.shape)}: they must be integers [{len(data)}]."
-        )
+        raise DataError(f"{path} has labels of {labels.dtype} {list(labels.shape)}: it needs integers [{len(data)}].")
     if labels.min() < 1:
         raise DataError(f"{path} has the label {labels.min()}: in this layout classes count from 1.")
     images = np.ascontiguousarray(data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1))
@@ -61,10 +59,10 @@ def _batch(path: Path) -> tuple[Images, Labels]:
 
 def _array(path: Path, name: str) -> Pixels:
     try:
-        arrays = np.load(path, allow_pickle=False)
-        if isinstance(arrays, np.ndarray):
-            raise DataError(f"{path} is a single array: it must be an .npz with 'data' and 'labels'.")
-        with arrays:
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise DataError(f"{path} is a single array: it must be an .npz with 'data' and 'labels'.")
             if name not in arrays:
                 raise DataError(f"{path} has the arrays {list(arrays)}: it needs 'data' and 'labels'.")
             found: Pixels = arrays[name]

@@ -109,10 +109,9 @@ def why_not_first(names: Sequence[str], chosen: str) -> str:
     missing = names[: list(names).index(chosen)]
     if not missing:
         return ""
-    places = f"not below {_data_folder()}, nor below {_DEBIAN}"
-    return (
-        f"{chosen} stands in for {' and '.join(missing)}, {'which is' if len(missing) == 1 else 'which are'} {places}."
-    )
+    verb = "is" if len(missing) == 1 else "are"
+    places = f"neither below {_data_folder()} nor below {_DEBIAN}"
+    return f"{chosen} stands in for {' and '.join(missing)}, which {verb} {places}."
 
 
 def _packaged(size: int | None) -> ImageSet:

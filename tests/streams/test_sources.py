@@ -7,6 +7,7 @@ import pytest
 
 from regrow.errors import DataError
 from regrow.streams import sources
+from regrow.streams.reduction import reduced
 
 
 @pytest.fixture
@@ -45,6 +46,69 @@ def test_a_folder_of_parquet_below_the_data_folder(data, grey, png, write_parque
     assert train.origin.startswith("4 images of 4×6 pixels, 3 classes, from ")
     assert str(data / "small" / "train-00001-of-00002.parquet") in train.origin
     assert train.white == 255
+
+
+def test_images_for_validation_are_the_test_part_where_there_is_no_other(data, grey, png, write_parquet):
+    (data / "small").mkdir()
+    write_parquet(data / "small" / "valid-00000-of-00001.parquet", [png(grey[0])], [3])
+    assert sources.load("small", "test").labels.tolist() == [3]
+    write_parquet(data / "small" / "test.parquet", [png(grey[0])], [4])
+    assert sources.load("small", "test").labels.tolist() == [4]
+
+
+def test_columns_as_cifar_100_has_them(data, png, write_parquet):
+    colour = np.random.default_rng(1).integers(256, size=(4, 4, 3), dtype=np.uint8)
+    path = write_parquet(data / "a.parquet", [png(colour)], [99], image="img", label="fine_label")
+    found = sources.load(path)
+    assert np.array_equal(found.images, colour[None]) and found.labels.tolist() == [99]
+
+
+def test_images_are_reduced_as_they_are_read(data, png, write_parquet):
+    colour = np.random.default_rng(1).integers(256, size=(3, 4, 4, 3), dtype=np.uint8)
+    path = write_parquet(data / "a.parquet", [png(image) for image in colour], [0, 1, 2])
+    found = sources.load(path, size=2)
+    assert np.array_equal(found.images, reduced(colour, 2))
+    assert found.origin == f"3 images of 2×2 pixels in colour, 3 classes, from {path}"
+    with pytest.raises(DataError, match="have 4×4 pixels and cannot be reduced to 3×3"):
+        sources.load(path, size=3)
+    assert sources.load("optical-digits", size=4).images.shape == (1797, 4, 4)
+
+
+def test_secret_labels(data, grey, png, write_parquet):
+    path = write_parquet(data / "a.parquet", [png(image) for image in grey], [0, 1, -1, 2, -1])
+    with pytest.raises(DataError, match=r"has the label -1 \(image 2\): classes count from 0.*take another part"):
+        sources.load(path)
+
+
+def test_the_first_of_several_sets_that_is_there(data):
+    names = ("mnist", "fashion-mnist", "optical-digits")
+    assert sources.first_of(names) == "optical-digits"
+    assert sources.why_not_first(names, "optical-digits") == (
+        "optical-digits stands in for mnist and fashion-mnist, which are neither below "
+        f"REGROW_DATA={data} nor below {data / 'none'}."
+    )
+    (data / "fashion-mnist").mkdir()
+    assert sources.first_of(names) == "fashion-mnist"
+    assert "stands in for mnist, which is neither below" in sources.why_not_first(names, "fashion-mnist")
+    (data / "mnist").mkdir()
+    assert sources.first_of(names) == "mnist" and sources.why_not_first(names, "mnist") == ""
+    assert sources.first_of(["none", "hf://datasets/a/b/c.parquet"]).startswith("hf://")
+    assert sources.first_of(["none", "generated-images"]) == "generated-images"
+
+
+def test_none_of_several_sets_is_there(data):
+    with pytest.raises(DataError, match=f"^None of these image sets is there: a, b. Looked below REGROW_DATA={data}"):
+        sources.first_of(["a", "b"])
+
+
+def test_large_sets_are_decoded_once(data, monkeypatch, grey, png, write_parquet):
+    monkeypatch.setattr("regrow.streams.decoded.WORTH_KEEPING", 5)
+    path = write_parquet(data / "a.parquet", [png(image) for image in grey], [0, 1, 2, 3, 4])
+    first = sources.load(path)
+    monkeypatch.setattr(sources, "read_parquet", None)
+    again = sources.load(path)
+    assert np.array_equal(again.images, grey) and again.labels.tolist() == [0, 1, 2, 3, 4]
+    assert again.origin == first.origin
 
 
 def test_a_file_by_its_path(tmp_path, grey, png, write_parquet):
