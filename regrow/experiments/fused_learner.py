@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from regrow.attachment.unit_worker import Event
 from regrow.errors import DataError, StateError
-from regrow.experiments.fusible import activations, linear_layers
+from regrow.experiments.fusible import activations, dropouts, linear_layers, steps_of
 from regrow.experiments.machine_code import provide
 from regrow.experiments.replacement_plan import Planner
 from regrow.experiments.training import Training
@@ -76,8 +76,9 @@ class FusedLearner:
         self._module = network.train()
         self._layers = linear_layers(network)
         self._training = training or Training()
-        self._identity = f"{list(methods)!r} on {self._widths()}, {self._training!r}"
+        self._identity = f"{list(methods)!r} on {steps_of(network)!r}, {self._training!r}"
         self._chunk = chunk
+        self._dropouts = dropouts(network)
         self._steps = 0
         self._learning_rate = learning_rate
         bends = activations(network)
@@ -119,7 +120,9 @@ class FusedLearner:
         self._noise_generator = generators.get(perturbation, Generator())
         if perturbation is not None and perturbation.noise_std:
             most = max(1, _MOST_NOISE // len(self._theta)) * perturbation.period
-            self._chunk = min(chunk, most)
+            self._chunk = min(self._chunk, most)
+        if any(self._dropouts):
+            self._chunk = min(self._chunk, max(1, _MOST_NOISE // hidden))
 
     def learn(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Learn examples in order.
@@ -171,6 +174,7 @@ class FusedLearner:
             },
             "unit_generator": self._planner.generator.get_state(),
             "noise_generator": self._noise_generator.get_state(),
+            "dropout": [dropout.get_extra_state() for dropout in self._dropouts if dropout is not None],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -193,6 +197,9 @@ class FusedLearner:
             each.load(state["schedules"][group.name])
         self._planner.generator.set_state(state["unit_generator"])
         self._noise_generator.set_state(state["noise_generator"])
+        drawing = [dropout for dropout in self._dropouts if dropout is not None]
+        for dropout, generator in zip(drawing, state["dropout"], strict=True):
+            dropout.set_extra_state(generator)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What is remembered beside the parameters, by name, as far as there is any of it."""
@@ -217,13 +224,26 @@ class FusedLearner:
             inputs.detach().contiguous().numpy(),
             labels.contiguous().numpy() if is_class else np.zeros(0, np.int64),
             np.zeros((0, 0), np.float32) if is_class else labels.contiguous().numpy(),
-            np.zeros((0, 0), np.float32),
+            self._masks(len(inputs)),
             judged.numpy(),
         )
         decay = self._decay(len(inputs))
         learn(self._network, self._units, examples, self._steps, self._descent, decay, self._rule, plan, self._scratch)
         self._note_events(plan)
         self._steps += len(inputs)
+
+    def _masks(self, steps: int) -> Floats:
+        """What dropout multiplies the hidden units by, [steps, units]; nothing if there is none."""
+        if not any(self._dropouts):
+            return np.zeros((0, 0), np.float32)
+        masks: Floats = torch.cat(
+            [
+                torch.ones(steps, group.size) if dropout is None or not dropout.p else dropout.mask((steps, group.size))
+                for group, dropout in zip(self._groups, self._dropouts, strict=True)
+            ],
+            dim=1,
+        ).numpy()
+        return masks
 
     def _note_events(self, plan: Plan) -> None:
         units = iter(plan.chosen.tolist())

@@ -9,6 +9,7 @@ from torch import nn
 
 from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb, UnitMethod
+from regrow.networks.layers.dropout import Dropout
 from regrow.units.initial import Init
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.SiLU)
@@ -35,9 +36,21 @@ def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
 
 
+def steps_of(network: nn.Module) -> list[nn.Module]:
+    """What a network that can be fused computes with, front to back."""
+    return [module for _, module in _in_order(network)]
+
+
 def activations(network: nn.Module) -> list[nn.Module]:
     """The activations of a network that can be fused, front to back."""
-    return [module for _, module in _in_order(network) if type(module) in ACTIVATIONS]
+    return [module for module in steps_of(network) if type(module) in ACTIVATIONS]
+
+
+def dropouts(network: nn.Module) -> list[Dropout | None]:
+    """The dropout behind each activation of a network that can be fused, front to back."""
+    steps = steps_of(network)
+    behind = zip(steps, steps[1:], strict=False)
+    return [after if isinstance(after, Dropout) else None for step, after in behind if type(step) in ACTIVATIONS]
 
 
 def _training_reason(training: Training) -> str | None:
@@ -51,18 +64,27 @@ def _training_reason(training: Training) -> str | None:
 
 def _network_reason(network: nn.Module) -> str | None:
     leaves = list(_in_order(network))
+    known = (nn.Linear, *ACTIVATIONS, Dropout)
     for name, module in leaves:
-        if type(module) not in (nn.Linear, *ACTIVATIONS):
-            known = ", ".join(kind.__name__ for kind in (nn.Linear, *ACTIVATIONS))
-            return f"module {name!r} is a {type(module).__name__}, and it knows only {known}"
-    is_linear = [type(module) is nn.Linear for _, module in leaves]
-    if is_linear != [place % 2 == 0 for place in range(len(leaves))] or len(leaves) % 2 == 0:
-        return "its layers are not Linear and an activation in turn, from a Linear to a Linear"
+        if type(module) is nn.Dropout:
+            return (
+                f"module {name!r} is torch's Dropout, whose draws depend on all others (regrow.networks.layers has one)"
+            )
+        if type(module) not in known:
+            names = ", ".join(kind.__name__ for kind in known)
+            return f"module {name!r} is a {type(module).__name__}, and it knows only {names}"
+    steps = [module for _, module in leaves]
+    chain = [step for before, step in zip([None, *steps], steps, strict=False) if not _is_dropout_of(before, step)]
+    is_linear = [type(step) is nn.Linear for step in chain]
+    if is_linear != [place % 2 == 0 for place in range(len(chain))] or not is_linear or not is_linear[-1]:
+        return "its layers are not Linear and an activation (with Dropout or not) in turn, from a Linear to a Linear"
+    if any(steps.count(step) > 1 for step in steps if type(step) not in ACTIVATIONS):
+        return "a layer is used twice"
     for name, module in network.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             return f"module {name!r} has hooks, which it would not call"
     layers = linear_layers(network)
-    if len(layers) != sum(is_linear) or len({id(layer.weight) for layer in layers.values()}) != len(layers):
+    if len({id(layer.weight) for layer in layers.values()}) != len(layers):
         return "a layer is used twice"
     for name, layer in layers.items():
         if layer.bias is None:
@@ -71,6 +93,10 @@ def _network_reason(network: nn.Module) -> str | None:
             if parameter.dtype != torch.float32 or parameter.device.type != "cpu" or not parameter.requires_grad:
                 return f"the parameters of layer {name!r} are not trainable float32 on the CPU"
     return None
+
+
+def _is_dropout_of(before: nn.Module | None, step: nn.Module) -> bool:
+    return type(step) is Dropout and type(before) in ACTIVATIONS
 
 
 def _in_order(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -125,7 +125,7 @@ def decomposed(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Whatever happens inside is an examination, in which the model runs as it was written, and its buffers and
-    training flags and all random generators come out as before.
+    training flags and all random generators, those that its modules hold too, come out as before.
     """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [
@@ -133,6 +133,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for module in model.modules()
         for name, buffer in module._buffers.items()
     ]
+    own = [value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Generator)]
+    drawn = [(generator, generator.get_state()) for generator in own]
     numpy_state, python_state = np.random.get_state(), random.getstate()
     devices = sorted({tensor.device.index or 0 for tensor in model.parameters() if tensor.device.type == "cuda"})
     with examination(), uncompiled(), torch.random.fork_rng(devices):
@@ -146,6 +148,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     module._buffers[name] = buffer
                     if buffer is not None and content is not None and not buffer.is_meta:
                         buffer.copy_(content)
+            for generator, state in drawn:
+                generator.set_state(state)
             np.random.set_state(numpy_state)
             random.setstate(python_state)
 

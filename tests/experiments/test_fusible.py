@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from regrow.experiments.fusible import fused_reason
 from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
+from regrow.networks.layers.dropout import Dropout
 from regrow.networks.mlp import MLP
 
 
@@ -30,6 +31,12 @@ def chain() -> nn.Sequential:
 def shared() -> nn.Sequential:
     layer = nn.Linear(3, 3)
     return nn.Sequential(layer, nn.ReLU(), layer)
+
+
+def twice_dropped() -> nn.Sequential:
+    dropout = Dropout(0.5)
+    layers = (nn.Linear(3, 3), nn.ReLU(), dropout, nn.Linear(3, 3), nn.ReLU(), dropout)
+    return nn.Sequential(*layers, nn.Linear(3, 3))
 
 
 def hooked() -> nn.Sequential:
@@ -60,6 +67,7 @@ def test_chains_of_linear_layers_and_activations_with_the_known_methods(methods:
     mixed = activated(nn.LeakyReLU(0.2), nn.Tanh(), nn.Sigmoid(), nn.ELU(0.5), nn.SiLU())
     for training in (Training("squared_error"), Training(optimizer="adam")):
         assert fused_reason(mixed, methods, None, training) is None
+    assert fused_reason(MLP(5, [4, 3], 2, dropout=0.1), methods) is None
 
 
 @pytest.mark.parametrize(
@@ -77,15 +85,18 @@ def test_steps_that_it_does_not_make(training: Training, reason: str) -> None:
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "not Linear and an activation in turn"),
-        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), "not Linear and an activation in turn"),
-        (nn.Sequential(), "not Linear and an activation in turn"),
+        (nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "not Linear and an activation (with Dropout or not)"),
+        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), "not Linear and an activation (with Dropout or not)"),
+        (nn.Sequential(), "not Linear and an activation (with Dropout or not)"),
         (nn.Sequential(nn.Linear(3, 2), nn.GELU(), nn.Linear(2, 2)), "module '1' is a GELU"),
         (Doubled(nn.Linear(3, 2)), "module '' is a Doubled"),
         (nn.Sequential(nn.Linear(3, 2, bias=False)), "layer '0' has no bias"),
         (nn.Sequential(nn.Linear(3, 2, dtype=torch.float64)), "layer '0' are not trainable float32 on the CPU"),
         (frozen(), "layer '1' are not trainable"),
         (shared(), "used twice"),
+        (nn.Sequential(nn.Linear(3, 2), Dropout(0.5), nn.ReLU(), nn.Linear(2, 2)), "not Linear and an activation"),
+        (nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Dropout(), nn.Linear(2, 2)), "module '2' is torch's Dropout"),
+        (twice_dropped(), "used twice"),
         (hooked(), "module '0' has hooks"),
     ],
 )

@@ -19,6 +19,7 @@ from regrow.experiments.fused_learner import FusedLearner
 from regrow.experiments.learner import Learner, PlainLearner, build_learner
 from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
+from regrow.networks.layers.dropout import Dropout
 from regrow.streams.permuted_images import PermutedImages
 from regrow.streams.sources import load
 
@@ -40,6 +41,7 @@ class Case:
     activation: Callable[[], nn.Module] | None = nn.ReLU
     training: Training = Training()
     learning_rate: float = 0.01
+    dropout: float = 0.0
 
     @property
     def tolerance(self) -> float:
@@ -80,6 +82,8 @@ CASES: dict[str, Case] = {
     "adam-adaptable": Case(
         [ADAPTABLE, ShrinkAndPerturb(1e-3, 1e-4)], 3, nn.Tanh, replace(ERROR, optimizer="adam"), 1e-3
     ),
+    "dropout": Case([EACH_STEP, L2(1e-3)], 0, dropout=0.3),
+    "dropout-adam": Case([ADAPTABLE], 0, nn.Tanh, Training(optimizer="adam"), 1e-3, dropout=0.1),
     "linear": Case([L2(1e-3), ShrinkAndPerturb(1e-3, 1e-4, period=7)], 0, None, ERROR),
 }
 
@@ -91,16 +95,17 @@ def digits() -> tuple[Tensor, Tensor]:
     return task.inputs[:STEPS], task.labels[:STEPS]
 
 
-def network(seed: int = 0, activation: Callable[[], nn.Module] | None = nn.ReLU) -> nn.Sequential:
+def network(seed: int = 0, activation: Callable[[], nn.Module] | None = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
     torch.manual_seed(seed)
     if activation is None:
         return nn.Sequential(nn.Linear(64, 10))
-    return nn.Sequential(nn.Linear(64, 32), activation(), nn.Linear(32, 32), activation(), nn.Linear(32, 10))
+    first, second = ([activation()] + [Dropout(dropout, 2 * seed + k)] * (dropout > 0) for k in (0, 1))
+    return nn.Sequential(nn.Linear(64, 32), *first, nn.Linear(32, 32), *second, nn.Linear(32, 10))
 
 
 def learner_for(case: Case, engine: str, seed: int | None = None) -> Learner:
     seed = case.seed if seed is None else seed
-    made = network(seed, case.activation)
+    made = network(seed, case.activation, case.dropout)
     return build_learner(
         made, case.learning_rate, case.methods, init="kaiming_uniform", seed=seed, engine=engine, training=case.training
     )
@@ -199,12 +204,12 @@ def test_resume_from_before_the_first_example(engine: str, digits: tuple[Tensor,
     assert_same(first.state_dict(), second.state_dict())
 
 
-@pytest.mark.parametrize("name", ["all", "cbp-bernoulli", "random-bernoulli", "shrink-and-perturb"])
+@pytest.mark.parametrize("name", ["all", "cbp-bernoulli", "random-bernoulli", "shrink-and-perturb", "dropout-adam"])
 def test_how_examples_are_cut_into_chunks_changes_no_bit(name: str, digits: tuple[Tensor, Tensor]) -> None:
     states = []
     for chunk in (1, 97, 4096):
         case = CASES[name]
-        made = network(activation=case.activation)
+        made = network(0, case.activation, case.dropout)
         learner = FusedLearner(made, 0.01, case.methods, seed=3, training=case.training, chunk=chunk)
         learner.learn(digits[0][:600], labels_for(case, digits[1][:600]))
         states.append(learner.state_dict())

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from regrow.errors import ConfigError
+from regrow.networks.layers.dropout import Dropout
 from regrow.networks.mlp import MLP
 
 
@@ -26,6 +27,15 @@ def test_hidden_layers_have_the_gain_of_the_activation_and_the_output_layer_none
 
 def test_no_hidden_layer() -> None:
     assert MLP(4, [], 3)(torch.ones(2, 4)).shape == (2, 3)
+
+
+def test_dropout_stands_behind_every_activation_with_a_seed_of_its_own() -> None:
+    network = MLP(4, [8, 8], 3, dropout=0.5)
+    assert [type(layer).__name__ for layer in network] == ["Linear", "ReLU", "Dropout"] * 2 + ["Linear"]
+    masks = [layer.mask((8,)) for layer in network if isinstance(layer, Dropout)]
+    masks += [layer.mask((8,)) for layer in MLP(4, [8, 8], 3, dropout=0.5, seed=1) if isinstance(layer, Dropout)]
+    assert len({str(mask) for mask in masks}) == 4
+    assert len(MLP(4, [8, 8], 3, dropout=0.0)) == 5
 
 
 def test_an_unknown_activation() -> None:
