@@ -121,8 +121,8 @@ class BitFlippingStudy(OnlineStudy, name="bit-flipping"):
         found |= {f"linear step={step}": Arm(changes={"widths": [], "learning_rate": step}) for step in STEPS}
         found |= {f"adam step={step}": Arm(changes={"optimizer": "adam", "learning_rate": step}) for step in STEPS}
         return found | {
-            "l2": Arm((L2(1e-3),)),
-            "shrink-and-perturb": Arm((ShrinkAndPerturb(1e-3, 1e-3, period=100),)),
+            "l2": Arm((L2(1e-2),)),
+            "shrink-and-perturb": Arm((ShrinkAndPerturb(1e-2, 1e-3, period=100),)),
             "cbp": Arm((ContinualBackprop(1e-4, 100, weight_sums="each_step"),)),
         }
 

@@ -55,15 +55,6 @@ def test_seed_decides_network_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.fixture
-def process_settings():
-    """What a run sets in its process, put back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 def test_every_method_runs_on_it(tmp_path, process_settings):
     specs = BitFlippingStudy().specs("smoke", seeds=[0])
     assert [spec.method for spec in specs] == sorted(Method.registry)
