@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 
 import numpy as np
@@ -57,6 +58,52 @@ def test_a_task_is_the_same_however_it_is_reached(digits):
     assert torch.equal(by_iteration[3].inputs, again.inputs) and torch.equal(by_iteration[3].labels, again.labels)
 
 
+def test_the_bits_of_a_task_stay_what_they_are(digits):
+    """The published figure of permuted digits depends on them."""
+    task = stream_of(digits).task(4)
+    digest = hashlib.sha256(task.inputs.numpy().tobytes() + task.labels.numpy().tobytes()).hexdigest()
+    assert digest[:16] == "f0a55aeae4752df0"
+
+
+def test_the_size_of_a_task_of_the_article():
+    stream = PermutedImages(np.full((60_000, 1, 2), 255, np.uint8), np.zeros(60_000, int))
+    assert len(stream.task(3)) == 60_000
+
+
+@pytest.mark.parametrize("every", [500, 1797, 4000])
+def test_examples_drawn_with_replacement(digits, every):
+    stream = stream_of(digits, passes=1, every=every)
+    task = stream.task(2)
+    draws = np.random.default_rng([7, 2])
+    permutation, order = draws.permutation(64), draws.integers(1797, size=every)
+    expected = digits.images.reshape(1797, 64)[order][:, permutation] / np.float32(16)
+    assert len(task) == every and np.array_equal(task.inputs.numpy(), expected)
+    assert np.array_equal(task.labels.numpy(), digits.labels[order])
+    repeated = every - len(np.unique(order))
+    assert abs(repeated - (every - 1797 * (1 - np.exp(-every / 1797)))) < 60
+
+
+def test_examples_drawn_as_in_the_published_code(digits):
+    numbers = np.arange(20, dtype=np.uint8)[:, None]
+    few, many = (
+        PermutedImages(numbers, np.zeros(20, int), white=19, seed=3, every=every, drawn="shuffled").task(5)
+        for every in (8, 50)
+    )
+    few, many = ((task.inputs[:, 0] * 19).round().int().tolist() for task in (few, many))
+    assert len(set(few)) == 8 and few == many[:8], "the first of a shuffle"
+    assert sorted(many[:20]) == list(range(20)) and many[20:40] == many[:20] and many[40:] == many[:10], "cycled"
+
+
+@pytest.mark.parametrize("drawn", ["with_replacement", "shuffled"])
+def test_a_new_permutation_comes_with_each_task_at_every_rate(digits, drawn):
+    stream = stream_of(digits, passes=1, every=600, drawn=drawn)
+    first, second = stream.task(0), stream.task(1)
+    assert not torch.equal(first.labels, second.labels)
+    ink = [task.inputs.mean(0).sort().values for task in (first, second)]
+    assert (ink[0] - ink[1]).abs().max() < 0.06 and not torch.allclose(first.inputs.mean(0), second.inputs.mean(0))
+    assert torch.equal(stream_of(digits, passes=1, every=600, drawn=drawn).task(1).inputs, second.inputs)
+
+
 def test_another_seed_gives_another_stream(digits):
     assert not torch.equal(stream_of(digits).task(1).labels, stream_of(digits, seed=8).task(1).labels)
 
@@ -72,6 +119,9 @@ def test_sizes(digits):
         ({"passes": 0}, "passes=0 is too small: it must be at least 1"),
         ({"passes": 1.5}, "passes=1.5 is not a whole number"),
         ({"seed": -1}, "seed=-1 is too small"),
+        ({"passes": 1, "every": 0}, "every=0 is too small"),
+        ({"every": 100}, "passes=3 and every=100 are two lengths of a task: pass one of them"),
+        ({"drawn": "shuffle"}, "drawn='shuffle' is not a way to draw: did you mean 'shuffled'"),
         ({"white": 15}, "pixels from 0 to 16, but white=15: pass white=16"),
         ({"white": 255}, "brightest pixel is 16 of white=255.*pass white=16"),
     ],
