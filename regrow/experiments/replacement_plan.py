@@ -3,7 +3,9 @@
 Which unit goes depends on the data; when, how many, and what they are drawn from do not.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import groupby
 from operator import itemgetter
 
@@ -16,6 +18,9 @@ from regrow.kernels.replacement import Plan
 from regrow.methods import QuotaMethod, RandomReplacement
 from regrow.units.graph import UnitGroup
 from regrow.units.initial import Law
+
+# Budgets are drawn for so many steps at once at most, and one by one where fewer would be.
+_MOST_BUDGETS, _FEW_BUDGETS = 1 << 14, 16
 
 
 class Planner:
@@ -84,13 +89,46 @@ class Planner:
             for step, same in groupby(known, key=itemgetter(0)):
                 yield step, [(group, due) for _, group, due in same]
         elif self.schedules:
-            for step in range(1, steps + 1):
+            step = 0
+            while (step := step + self._pass_by(steps - step)) < steps:
+                step += 1
                 # All budgets are drawn before any lots: on several ranks, what is due is put together in between.
                 yield step, [(group, each.advance(self.generator)) for group, each in enumerate(self.schedules)]
+
+    def _pass_by(self, steps: int) -> int:
+        """Let steps pass in which the drawn budgets have nothing due, as far as that is known by drawing those of many
+        steps at once. Returns how many of `steps` passed.
+        """
+        if not steps:
+            return 0
+        looks = [each.outlook() for each in self.schedules]
+        chances = [chance for chance, _ in looks]
+        expected = float(sum(chances))
+        alike = min([steps, _MOST_BUDGETS, *(length for _, length in looks if length is not None)])
+        count = min(alike, int(2 / expected)) if expected else alike
+        if count < _FEW_BUDGETS or max(chances) >= 1:
+            return 0
+        before = self.generator.get_state()
+        shape = (count, len(chances))
+        draws = torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        hits = (draws < torch.tensor([_least_above(chance) for chance in chances], dtype=torch.float64)).any(dim=1)
+        passed = int(hits.int().argmax()) if bool(hits.any()) else count
+        if passed < count:  # as if no more had been drawn
+            self.generator.set_state(before)
+            torch.rand((passed, len(chances)), generator=self.generator, dtype=torch.float64)
+        for each in self.schedules:
+            each.pass_by(passed)
+        return passed
 
     def _draw(self, group: int, due: int) -> Tensor:
         unknown = torch.full((due,), -1)
         return self._laws[group].draw(self._groups[group], unknown, (due, self._fan_ins[group]), self.generator)
+
+
+def _least_above(share: Fraction) -> float:
+    """The least double that is not below a fraction: a double is below the one exactly if it is below the other."""
+    nearest = float(share)
+    return nearest if nearest >= share else math.nextafter(nearest, math.inf)
 
 
 def _starts(parts: Sequence[Tensor]) -> Integers:

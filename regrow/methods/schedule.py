@@ -158,6 +158,21 @@ class Quota:
                 plan.append((self.step - start, due))
         return plan
 
+    def outlook(self) -> tuple[Fraction, int | None]:
+        """Let the units come of age that do so at the next step, and look ahead.
+
+        Returns how many are due per step on average, and for how many steps that stays so if none is replaced; None for
+        ever.
+        """
+        while self._young and self._young[0][0] <= self.step + 1:
+            self.eligible += self._young.popleft()[1]
+        return self._rate * self.eligible, self._young[0][0] - 1 - self.step if self._young else None
+
+    def pass_by(self, steps: int) -> None:
+        """Let optimizer steps pass, within the outlook, of which the caller has found that nothing is due in them."""
+        self.step += steps
+        self.eligible_sum += steps * self.eligible
+
     def _replace(self, due: int) -> None:
         self.replaced += due
         self.eligible -= due
