@@ -39,6 +39,20 @@ def test_a_quarter_turn_is_anticlockwise(size):
     assert torch.equal(turned, images.rot90(1, dims=(2, 3)))
 
 
+def test_any_turn_is_that_of_a_grid_with_the_nearest_pixel():
+    """As torchvision's rotation of a tensor does it, whose matrix for an anticlockwise turn this is."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randn(50, 3, 32, 32, generator=random)
+    angle = torch.rand(50, generator=random) * math.radians(15)
+    cosine, sine, none = angle.cos(), angle.sin(), torch.zeros(50)
+    matrix = torch.stack([torch.stack([cosine, -sine, none], 1), torch.stack([sine, cosine, none], 1)], 1)
+    grid = torch.nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    expected = torch.nn.functional.grid_sample(images, grid, mode="nearest", align_corners=False)
+    turned = gather(images, NO_FLIP.expand(50), NO_SHIFT.expand(2, 50), angle)
+    # Where a place lies halfway between two pixels, rounding may choose the other one.
+    assert (turned != expected).float().mean() < 1e-3
+
+
 def test_beyond_the_corners_of_a_turned_image_there_is_nothing():
     turned = gather(torch.ones(1, 1, 32, 32), NO_FLIP, NO_SHIFT, torch.tensor([math.radians(15)]))[0, 0]
     assert not turned[0, 0] and not turned[0, -1] and not turned[-1, 0] and not turned[-1, -1]

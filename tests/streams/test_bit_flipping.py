@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 
 import numpy as np
@@ -48,6 +49,45 @@ def test_the_target_is_the_threshold_network_example_by_example(target):
                 negatives = (20 - sum(w) + b) / 2
             value += v * (w @ x + b > 21 * 0.7 - negatives)
         assert y == value
+
+
+@pytest.mark.parametrize(("period", "bits", "slow"), [(50, 20, 2), (600, 9, 9), (600, 9, 1), (3, 20, 15)])
+def test_the_target_is_the_same_whether_inputs_are_few_or_many(period, bits, slow):
+    """Where there are few, each is worked out once."""
+    stream = BitFlipping(seed=5, period=period, bits=bits, slow=slow, units=30)
+    task = stream.task(2)
+    signs = np.random.default_rng([5, 0]).choice([-1, 1], size=30 * (bits + 2) + 1)
+    weights, biases, outputs = np.split(signs[:-1], [30 * bits, 30 * (bits + 1)])
+    weights = weights.reshape(30, bits)
+    negatives = (weights < 0).sum(axis=1) + (biases < 0)
+    fires = task.inputs.numpy() @ weights.T + biases > (bits + 1) * 0.7 - negatives
+    assert np.array_equal(task.labels[:, 0].numpy(), fires @ outputs + signs[-1])
+
+
+@pytest.mark.parametrize(
+    ("flip", "target", "digest"), [("one", "article", "d061016c3463e5b1"), ("all", "code", "df8ed9ddbbbe3d64")]
+)
+def test_the_bits_of_a_period_stay_what_they_are(flip, target, digest):
+    """Published figures depend on them."""
+    task = BitFlipping(seed=3, flip=flip, target=target).task(12)
+    assert hashlib.sha256(task.inputs.numpy().tobytes() + task.labels.numpy().tobytes()).hexdigest()[:16] == digest
+
+
+def test_laws_over_many_streams():
+    streams = [BitFlipping(seed=seed, period=2) for seed in range(600)]
+    starts = np.stack([stream.slow_bits(0) for stream in streams])
+    assert (abs(starts.mean(axis=0) - 0.5) < 0.1).all()
+    flips = np.stack([abs(stream.slow_bits(8) - stream.slow_bits(7)).argmax() for stream in streams])
+    counts = np.bincount(flips, minlength=15)
+    assert len(counts) == 15 and (abs(counts - 40) < 32).all(), "each bit is as likely to flip"
+    signs = np.concatenate([stream._weight.ravel() for stream in streams[:50]])
+    assert set(signs) == {-1, 1} and abs(signs.mean()) < 0.02
+
+
+def test_the_article_has_300_periods_of_10_000():
+    stream = BitFlipping()
+    assert len(stream.task(299)) * 300 == 3_000_000
+    assert stream.task(0).inputs.shape[1] == 20 and stream.slow == 15
 
 
 def test_the_two_targets_differ():
