@@ -103,9 +103,12 @@ def first_of(names: Sequence[str]) -> str:
 
 
 def why_not_first(names: Sequence[str], chosen: str) -> str:
-    """Say what `chosen`, one of `names` in order of preference, stands in for, and why: a sentence, or nothing if it is
-    the first.
+    """Say what `chosen`, one of `names` in order of preference, stands in for, and why: a sentence.
+
+    Nothing if it is the first, or if one before it is there, so that it must have been wanted.
     """
+    if first_of(names) != chosen:
+        return ""
     missing = names[: list(names).index(chosen)]
     if not missing:
         return ""

@@ -92,6 +92,7 @@ def test_the_first_of_several_sets_that_is_there(data):
     assert "stands in for mnist, which is neither below" in sources.why_not_first(names, "fashion-mnist")
     (data / "mnist").mkdir()
     assert sources.first_of(names) == "mnist" and sources.why_not_first(names, "mnist") == ""
+    assert sources.why_not_first(names, "optical-digits") == "", "asked for, though mnist is there"
     assert sources.first_of(["none", "hf://datasets/a/b/c.parquet"]).startswith("hf://")
     assert sources.first_of(["none", "generated-images"]) == "generated-images"
 
