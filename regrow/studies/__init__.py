@@ -4,3 +4,4 @@ from regrow.studies.bit_flipping import BitFlippingStudy as BitFlippingStudy
 from regrow.studies.continual_imagenet import ContinualImageNet as ContinualImageNet
 from regrow.studies.incremental_cifar import IncrementalCIFAR as IncrementalCIFAR
 from regrow.studies.permuted_digits import PermutedDigits as PermutedDigits
+from regrow.studies.permuted_mnist import PermutedMNIST as PermutedMNIST
