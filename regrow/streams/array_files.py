@@ -7,54 +7,57 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from regrow.errors import DataError
-from regrow.streams.image_files import Images, Labels
-
-Pixels = npt.NDArray[Any]  # uint8, or float32 as it is in the files
+from regrow.streams.pieces import Pieces, Pixels, check_alike, slices
 
 _CIFAR_ROW = 2 + 3 * 32 * 32
 _SIDE = 32
 
 
-def read_batches(paths: Sequence[Path]) -> tuple[Images, Labels]:
-    """Return the images and labels of the downsampled ImageNet's files, one after the other.
+def read_batches(paths: Sequence[Path]) -> Pieces:
+    """Yield the images and labels of the downsampled ImageNet's files, one after the other.
 
     Each is an .npz of `data`, uint8 [n, 3·side·side], colour by colour and row by row, and `labels`, integers [n] from
-    1 (Chrabaszcz, Loshchilov and Hutter 2017, arXiv 1707.08819).
+    1 (Chrabaszcz, Loshchilov and Hutter 2017, arXiv 1707.08819). One file at a time is in memory.
 
-    Returns:
+    Yields:
         uint8 [n, side, side, 3], and labels that count from 0.
 
     Raises:
-        DataError: a file cannot be read, is cut off, or has other arrays.
+        DataError: a file cannot be read, is cut off, or has other arrays; or the images differ in size.
     """
-    parts = [_batch(path) for path in paths]
-    widths = sorted({images.shape[1] for images, _ in parts})
-    if len(widths) > 1:
-        shown = ", ".join(f"{width}×{width}" for width in widths)
-        raise DataError(f"The images in {_names(paths)} have different sizes ({shown}): choose files of one size.")
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+    first = None
+    for path in paths:
+        data, labels = _array(path, "data"), _array(path, "labels").reshape(-1)
+        side = _side(path, data)
+        if labels.shape != data.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"{path} has labels of {labels.dtype} {list(labels.shape)}: it needs integers [{len(data)}]. Copy or "
+                "download it again."
+            )
+        if labels.min() < 1:
+            raise DataError(
+                f"{path} has the label {labels.min()}: in this layout classes count from 1. Add 1 to all labels, or "
+                "download it again."
+            )
+        images = data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
+        first = images[:1] if first is None else first
+        check_alike(images, str(path), first, paths[0].name)
+        for some in slices(len(images)):
+            yield np.ascontiguousarray(images[some]), labels[some].astype(np.int64) - 1
 
 
-def _batch(path: Path) -> tuple[Images, Labels]:
-    arrays = {name: _array(path, name) for name in ("data", "labels")}
-    data, labels = arrays["data"], arrays["labels"].reshape(-1)
-    side = round((data.shape[-1] / 3) ** 0.5)
-    if data.ndim != 2 or data.dtype != np.uint8 or 3 * side * side != data.shape[1] or len(data) == 0:
+def _side(path: Path, data: Pixels) -> int:
+    side = round((data.shape[-1] / 3) ** 0.5) if data.ndim == 2 else 0
+    if data.dtype != np.uint8 or data.size == 0 or 3 * side * side != data.shape[1]:
         raise DataError(
-            f"{path} has data of {data.dtype} {list(data.shape)}: it must be uint8 [n, 3·side·side], one row or more."
+            f"{path} has data of {data.dtype} {list(data.shape)}: it must be uint8 [n, 3·side·side], one row or more. "
+            "Take the files of the downsampled ImageNet as they are given out."
         )
-    if labels.shape != data.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{path} has labels of {labels.dtype} {list(labels.shape)}: it needs integers [{len(data)}].")
-    if labels.min() < 1:
-        raise DataError(f"{path} has the label {labels.min()}: in this layout classes count from 1.")
-    images = np.ascontiguousarray(data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1))
-    return images, labels.astype(np.int64) - 1
+    return side
 
 
 def _array(path: Path, name: str) -> Pixels:
@@ -70,7 +73,16 @@ def _array(path: Path, name: str) -> Pixels:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"Cannot read {path}: {error}. Copy or download it again.") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if "pickle" in str(error) or "object" in str(error):
+        return DataError(
+            f"Cannot read {path}: it holds Python objects, or is no file of arrays. Objects are pickles, which can run "
+            "anything, so none is opened: save plain arrays of numbers, or copy or download it again."
+        )
+    return DataError(f"Cannot read {path}: {error}. Copy or download it again.")
 
 
 def class_files(folder: Path) -> list[Path]:
@@ -80,57 +92,55 @@ def class_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: int(path.stem)) if numbered else files
 
 
-def read_classes(paths: Sequence[Path]) -> tuple[Pixels, Labels]:
-    """Return the images of files that have one class each, as the article's code keeps Continual ImageNet.
+def read_classes(paths: Sequence[Path]) -> Pieces:
+    """Yield the images of files that have one class each, as the article's code keeps Continual ImageNet.
 
     Each is an .npy of [n, 3, height, width] or [n, height, width, 3], uint8, or floats that are taken as they are.
 
     Args:
         paths: the file of class 0, of class 1 and so on.
 
-    Returns:
-        uint8 or float32 [n, height, width, 3], and labels.
+    Yields:
+        uint8 or float32 [n, height, width, 3] of one class, and labels.
 
     Raises:
-        DataError: a file cannot be read, is cut off, or has another shape or type than the first.
+        DataError: a file cannot be read, is cut off, has another shape or type than the first, or values that are not
+            finite.
     """
-    parts = [_one_class(path) for path in paths]
-    for path, part in zip(paths, parts, strict=True):
-        if part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype:
-            raise DataError(
-                f"{path} has images of {part.dtype} {list(part.shape[1:])}, and {paths[0].name} of {parts[0].dtype} "
-                f"{list(parts[0].shape[1:])}: all classes must be alike."
-            )
-    kind = np.uint8 if parts[0].dtype == np.uint8 else np.float32
-    images = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=kind)
-    np.concatenate(parts, out=images, casting="same_kind")
-    return images, np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    first = None
+    for label, path in enumerate(paths):
+        images = _one_class(path)
+        first = images[:1] if first is None else first
+        check_alike(images, str(path), first, paths[0].name)
+        kind = np.uint8 if images.dtype == np.uint8 else np.float32
+        yield np.ascontiguousarray(images, dtype=kind), np.full(len(images), label, dtype=np.int64)
 
 
 def _one_class(path: Path) -> Pixels:
     try:
-        # Mapped, so that a thousand of them are not all in memory beside their copy.
         images: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"Cannot read {path}: {error}. Copy or download it again.") from error
+        raise _unreadable(path, error) from error
     if images.ndim == 4 and images.shape[1] == 3:
         images = images.transpose(0, 2, 3, 1)
     fits = images.ndim == 4 and images.shape[3] == 3 and len(images) > 0
     if not fits or not (images.dtype == np.uint8 or np.issubdtype(images.dtype, np.floating)):
         raise DataError(
             f"{path} has {images.dtype} {list(images.shape)}: it must be uint8 or floats [n, 3, height, width] or "
-            "[n, height, width, 3], one image or more."
+            "[n, height, width, 3], one image or more. Save it so, one file a class."
         )
+    if not np.isfinite(images).all():
+        raise DataError(f"{path} has values that are not finite: copy or make it again.")
     return images
 
 
-def read_cifar_binary(path: Path) -> tuple[Images, Labels]:
-    """Return the images and fine labels of CIFAR-100's binary version, `train.bin` or `test.bin`.
+def read_cifar_binary(path: Path) -> Pieces:
+    """Yield the images and fine labels of CIFAR-100's binary version, `train.bin` or `test.bin`.
 
     An image is a byte for the coarse label, one for the fine label, and 3,072 for the pixels, colour by colour and row
     by row (Krizhevsky 2009).
 
-    Returns:
+    Yields:
         uint8 [n, 32, 32, 3], and labels from 0 to 99.
 
     Raises:
@@ -151,11 +161,7 @@ def read_cifar_binary(path: Path) -> tuple[Images, Labels]:
         coarse, fine = rows[wrong[0], :2]
         raise DataError(
             f"Image {wrong[0]} of {path} has the labels {coarse} and {fine}: they must be below 20 and below 100. "
-            "It is damaged, or not CIFAR-100."
+            "It is damaged, or not CIFAR-100. Copy or download it again."
         )
     images = rows[:, 2:].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), rows[:, 1].astype(np.int64)
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths)
+    yield np.ascontiguousarray(images), rows[:, 1].astype(np.int64)

@@ -5,27 +5,28 @@ Each run is a process of its own, and decoding 50,000 small pictures takes longe
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from regrow.streams.image_files import Labels
-
-Pixels = npt.NDArray[Any]
+from regrow.errors import DataError
+from regrow.streams.pieces import GrowingFile, Labels, Pieces, Pixels, together
 
 # Fewer images than this are decoded faster than one looks.
 WORTH_KEEPING = 5000
 _LAYOUT = 1  # of what is kept; another number makes old folders unused
+_UNFINISHED = ".new-"
 
 
 def cache_folder() -> Path:
@@ -38,10 +39,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regrow"
 
 
-def decoded(
-    files: Sequence[Path], options: Sequence[Any], read: Callable[[], tuple[Pixels, Labels]]
-) -> tuple[Pixels, Labels]:
-    """Return what `read()` returns, from the cache folder if it is there.
+def decoded(files: Sequence[Path], options: Sequence[Any], read: Callable[[], Pieces]) -> tuple[Pixels, Labels]:
+    """Return what `read()` yields, from the cache folder if it is there.
 
     It is found again by the files' places, sizes and times of change, and by `options`. What was cut off or changed in
     the cache folder is noticed by its checksum, and made anew. Several processes may do this at once: each writes
@@ -50,10 +49,10 @@ def decoded(
     Args:
         files: what is read; none if `options` say it all.
         options: what else decides on the result; anything that JSON takes.
-        read: reads and decodes.
+        read: reads and decodes; once more if that cannot be kept.
 
     Returns:
-        images and labels; the images may be mapped from a file, and cannot be written to.
+        images and labels; those from the cache folder cannot be written to, and the images are mapped from there.
     """
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     key = hashlib.sha256(json.dumps([_LAYOUT, stats, list(options)]).encode()).hexdigest()[:32]
@@ -61,27 +60,38 @@ def decoded(
     kept = _kept(folder)
     if kept is not None:
         return kept
-    images, labels = read()
-    if len(images) < WORTH_KEEPING:
-        return images, labels
+    pieces, start = read(), list[tuple[Pixels, Labels]]()
+    for piece in pieces:
+        start.append(piece)
+        if sum(len(labels) for _, labels in start) >= WORTH_KEEPING:
+            break
+    else:
+        return together(start)
     try:
-        _keep(folder, images, labels)
+        _keep(folder, itertools.chain(start, pieces))
+    except DataError:
+        raise
     except OSError as error:
         warnings.warn(
             f"The decoded images cannot be kept in {folder.parent} ({error}), so every run decodes them again: "
             "make room there, or set the environment variable REGROW_CACHE to another folder.",
             stacklevel=2,
         )
-        return images, labels
-    return _kept(folder) or (images, labels)
+        return together(read())
+    return _kept(folder) or together(read())
 
 
-def _keep(folder: Path, images: Pixels, labels: Labels) -> None:
+def _keep(folder: Path, pieces: Iterable[tuple[Pixels, Labels]]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    _remove_abandoned(folder.parent)
+    beside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
     try:
-        np.save(beside / "images.npy", images)
-        np.save(beside / "labels.npy", labels)
+        labels = []
+        with GrowingFile(beside / "images.npy") as file:
+            for images, some in pieces:
+                file.append(images)
+                labels.append(some)
+        np.save(beside / "labels.npy", np.concatenate(labels))
         (beside / "checksums.json").write_text(json.dumps(_checksums(beside)))
         if folder.exists() and _kept(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,6 +102,13 @@ def _keep(folder: Path, images: Pixels, labels: Labels) -> None:
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what processes left that were killed: nobody decodes for a day."""
+    for left in parent.glob(f"{_UNFINISHED}*"):
+        if left.stat().st_mtime < time.time() - 24 * 3600:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _kept(folder: Path) -> tuple[Pixels, Labels] | None:
@@ -107,7 +124,9 @@ def _opened(folder: Path, _changed: int, checksums: str) -> tuple[Pixels, Labels
     if _checksums(folder) != json.loads(checksums):
         raise ValueError("damaged")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    return images, np.load(folder / "labels.npy", allow_pickle=False)
+    labels = np.load(folder / "labels.npy", allow_pickle=False)
+    labels.setflags(write=False)  # as the images are: others are given the same array
+    return images, labels
 
 
 def _checksums(folder: Path) -> dict[str, int]:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from regrow.errors import DataError, nearest
-from regrow.streams.image_files import Images, Labels
+from regrow.streams.image_files import Images
+from regrow.streams.pieces import Labels
 from regrow.streams.seeds import generator
 
 CLASSES = 20

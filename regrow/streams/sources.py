@@ -5,20 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from regrow.errors import DataError, nearest
 from regrow.streams.array_files import class_files, read_batches, read_cifar_binary, read_classes
 from regrow.streams.decoded import decoded
 from regrow.streams.generated_images import generated_images
-from regrow.streams.image_files import Labels, read_idx, read_parquet
+from regrow.streams.image_files import read_idx, read_parquet
+from regrow.streams.pieces import Labels, Pieces, Pixels
 from regrow.streams.reduction import reduced
 
 Split = Literal["train", "test"]
-Pixels = npt.NDArray[Any]
 
 _PACKAGED = "optical-digits"
 _GENERATED = "generated-images"
@@ -62,7 +61,7 @@ def load(name: str | os.PathLike[str] = _PACKAGED, split: Split = "train", size:
             `"generated-images"`, made on the spot: 20 classes of 32×32 pixels in colour, for tests;
             a file or folder, or its name below the folder in the environment variable REGROW_DATA, or below
             /usr/share/datasets where Debian's packages put theirs: parquet in the Hugging Face layout (columns
-            `image` or `img`, and `label` or `fine_label`), IDX, the .npz files of the downsampled ImageNet, one .npy a
+            `image` or `img`, and `label`, `fine_label` or `labels`), IDX, the .npz files of the downsampled ImageNet, one .npy a
             class, or CIFAR-100's binary version;
             an address `hf://datasets/owner/name@revision/file.parquet`, which is fetched once: it is kept under its
             address, so name a revision if the file may change.
@@ -128,8 +127,6 @@ def _packaged(size: int | None) -> ImageSet:
 def _described(
     images: Pixels, labels: Labels, place: str, size: int | None = None, white: int | None = None
 ) -> ImageSet:
-    if len(images) != len(labels):
-        raise DataError(f"{place} has {len(images)} images and {len(labels)} labels: they do not belong together.")
     if labels.min() < 0:
         raise DataError(
             f"{place} has the label {labels.min()} (image {int(labels.argmin())}): classes count from 0. Sets whose "
@@ -236,10 +233,9 @@ def _cifar(paths: list[Path], size: int | None) -> ImageSet:
     return _read(paths, size, "cifar", lambda: read_cifar_binary(paths[0]))
 
 
-def _read(paths: list[Path], size: int | None, layout: str, read: Callable[[], tuple[Pixels, Labels]]) -> ImageSet:
-    def read_and_reduce() -> tuple[Pixels, Labels]:
-        images, labels = read()
-        return (images if size is None else reduced(images, size)), labels
+def _read(paths: list[Path], size: int | None, layout: str, read: Callable[[], Pieces]) -> ImageSet:
+    def read_and_reduce() -> Pieces:
+        return ((images if size is None else reduced(images, size), labels) for images, labels in read())
 
     images, labels = decoded(paths, [layout, size], read_and_reduce)
     place = ", ".join(map(str, paths)) if len(paths) < 5 else f"{len(paths)} files in {paths[0].parent}"
@@ -254,10 +250,24 @@ def _idx_pair(paths: list[Path], size: int | None) -> ImageSet:
             f"{path} is neither a .parquet, .npz, .npy or .bin file nor an IDX file of images with its labels beside "
             "it (train-images-idx3-ubyte and train-labels-idx1-ubyte, .gz or not): choose one of these."
         )
-    images, classes = decoded([path, labels], ["idx"], lambda: (read_idx(path), read_idx(labels).astype(np.int64)))
+    images, classes = decoded([path, labels], ["idx"], lambda: _read_pair(path, labels))
+    return _described(images, classes, str(path), size)
+
+
+def _read_pair(path: Path, labels: Path) -> Pieces:
+    images, classes = read_idx(path), read_idx(labels).astype(np.int64)
     if images.ndim < 3 or classes.ndim != 1 or len(images) == 0:
         raise DataError(
             f"{path} holds {list(images.shape)} and {labels.name} {list(classes.shape)}: "
-            "they must be images [n, height, width], at least one, and labels [n]."
+            "they must be images [n, height, width], at least one, and labels [n]. Download both again."
         )
-    return _described(images, classes, str(path), size)
+    _check_counts(images, classes, str(path))
+    yield images, classes
+
+
+def _check_counts(images: Pixels, labels: Labels, place: str) -> None:
+    if len(images) != len(labels):
+        raise DataError(
+            f"{place} has {len(images)} images and {len(labels)} labels: they do not belong together. Take both from "
+            "the same set."
+        )

@@ -48,7 +48,7 @@ def test_it_is_read_once(folder, source):
         module._opened.cache_clear()  # as in another process
     assert read.calls == 1
     images, labels = decoded([source], [1], read)
-    assert isinstance(images, np.memmap) and not images.flags.writeable
+    assert isinstance(images, np.memmap) and not images.flags.writeable and not labels.flags.writeable
     assert images.dtype == np.uint8 and labels.dtype == np.int64
     assert [path.name for path in folder.iterdir() if path.name.startswith(".new")] == []
 

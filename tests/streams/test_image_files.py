@@ -64,6 +64,19 @@ def test_a_file_that_is_not_parquet(tmp_path):
         read_parquet([path])
 
 
+def test_a_parquet_file_that_is_cut_off(tmp_path, grey, png, write_parquet):
+    path = write_parquet(tmp_path / "a.parquet", [png(image) for image in grey], [0, 1, 2, 3, 4])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"^Cannot read .*a\.parquet"):
+        read_parquet([path])
+
+
+def test_the_size_of_images_is_compared_before_they_are_reduced(tmp_path, png, write_parquet):
+    pictures = [png(np.zeros((side, side), np.uint8)) for side in (4, 6)]
+    with pytest.raises(DataError, match=r"2 different sizes \(4×4, 6×6\)"):
+        read_parquet([write_parquet(tmp_path / "a.parquet", pictures, [0, 1])], size=2)
+
+
 @pytest.mark.parametrize("name", ["images-idx3-ubyte", "images-idx3-ubyte.gz"])
 def test_idx(tmp_path, grey, name, write_idx):
     array = read_idx(write_idx(tmp_path / name, grey))
