@@ -155,6 +155,19 @@ def test_fused_equals_plain(name: str, digits: tuple[Tensor, Tensor]) -> None:
     assert len(fused.events) > 400 or not case.replaces
 
 
+@pytest.mark.parametrize("name", ["adaptable", "adaptable-all", "adam-adaptable", "cbp-each-step"])
+def test_sums_that_are_kept_up_to_date_are_those_of_the_weights(name: str, digits: tuple[Tensor, Tensor]) -> None:
+    case = CASES[name]
+    learner = learner_for(case, "fused")
+    learner.learn(digits[0][:999], labels_for(case, digits[1][:999]))  # at the next step they are taken anew
+    assert learner.events
+    state, weights = learner.state_dict(), [layer for layer in learner.network() if isinstance(layer, nn.Linear)]
+    below, above = (torch.cat([layer.weight.abs().sum(dim) for layer in weights]).double() for dim in (0, 1))
+    torch.testing.assert_close(state["outgoing"][64:].double(), below[64:], rtol=2e-6, atol=0)
+    if name != "cbp-each-step":
+        torch.testing.assert_close(state["incoming"][64:128], above[:64], rtol=2e-6, atol=0)
+
+
 def go_on(folder: Path, name: str, engine: str, seed: int, stop: int, start: int = 0) -> None:
     """Learn examples `start` to `stop`, from the state saved before `start`, and save what was reached."""
     case = CASES[name]
