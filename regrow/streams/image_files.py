@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from regrow.errors import DataError
-from regrow.streams.pieces import Labels, Pieces
+from regrow.streams.pieces import Labels, Pieces, slices
 from regrow.streams.reduction import reduced
 
 if TYPE_CHECKING:
     import polars
 
 Images = npt.NDArray[np.uint8]
-_AT_ONCE = 1000
 
 
 def read_parquet(paths: Iterable[str | Path], size: int | None = None) -> Pieces:
@@ -54,22 +53,22 @@ def read_parquet(paths: Iterable[str | Path], size: int | None = None) -> Pieces
         labels = frame[label].to_numpy().astype(np.int64)
         _check_named(labels, names.get(label), path)
         encoded = frame[image].struct.field("bytes")
-        for start in range(0, len(labels), _AT_ONCE):
+        for some in slices(len(labels)):
             pictures = []
-            for row, data in enumerate(encoded[start : start + _AT_ONCE], start):
+            for row, data in enumerate(encoded[some], some.start):
                 where = f"row {row} of {path}"
                 picture = _decode(data, where)
                 first = first or (picture.shape[:2], where)
                 _check_size(picture, where, *first)
                 pictures.append(picture if size is None else reduced(picture, size))
-            yield _stack(pictures), labels[start : start + _AT_ONCE]
+            yield _stack(pictures), labels[some]
 
 
 def _class_names(path: str | Path) -> dict[str, int]:
     """How many classes the file names, for each column of which it does; an address is not asked a second time."""
     import polars
 
-    if isinstance(path, str):
+    if str(path).startswith("hf://"):
         return {}
     try:
         features = json.loads(polars.read_parquet_metadata(path).get("huggingface", "{}"))["info"]["features"]
@@ -121,7 +120,7 @@ def _decode(data: bytes | None, where: str) -> Images:
         ) from error
     if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
         raise DataError(
-            f"The image in {where} has mode {picture.mode!r}: only 8-bit grey and RGB images are read. Convert it first."
+            f"The image in {where} has mode {picture.mode!r}: only 8-bit grey and RGB images are read. Convert it."
         )
     return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
 
@@ -160,7 +159,8 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"Cannot read {path}: {error}. Copy or download it again.") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise DataError(
-            f"{path} is not an IDX file of unsigned bytes: it begins with {data[:4].hex(' ')}. Choose another, or download it again."
+            f"{path} is not an IDX file of unsigned bytes: it begins with {data[:4].hex(' ')}. "
+            "Choose another, or download it again."
         )
     start = 4 + 4 * data[3]
     sizes = np.frombuffer(data[4:start], dtype=">u4").astype(np.int64) if len(data) >= start else np.empty(0, np.int64)

@@ -61,8 +61,8 @@ def load(name: str | os.PathLike[str] = _PACKAGED, split: Split = "train", size:
             `"generated-images"`, made on the spot: 20 classes of 32×32 pixels in colour, for tests;
             a file or folder, or its name below the folder in the environment variable REGROW_DATA, or below
             /usr/share/datasets where Debian's packages put theirs: parquet in the Hugging Face layout (columns
-            `image` or `img`, and `label`, `fine_label` or `labels`), IDX, the .npz files of the downsampled ImageNet, one .npy a
-            class, or CIFAR-100's binary version;
+            `image` or `img`, and `label`, `fine_label` or `labels`), IDX, the .npz files of the downsampled ImageNet,
+            one .npy a class, or CIFAR-100's binary version;
             an address `hf://datasets/owner/name@revision/file.parquet`, which is fetched once: it is kept under its
             address, so name a revision if the file may change.
         split: which part of a folder: `train*.parquet` or `test*.parquet` (else `valid*.parquet`),

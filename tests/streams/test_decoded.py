@@ -1,11 +1,15 @@
+import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from regrow.errors import DataError
 from regrow.streams import decoded as module
 from regrow.streams.decoded import cache_folder, decoded
+from regrow.streams.pieces import GrowingFile, together
 
 
 @pytest.fixture
@@ -30,11 +34,12 @@ class Reader:
 
     def __call__(self):
         self.calls += 1
-        return np.arange(self.count * 12, dtype=np.uint8).reshape(-1, 2, 2, 3), np.arange(self.count)
+        images = np.arange(self.count * 12, dtype=np.uint8).reshape(-1, 2, 2, 3)
+        return ((images[row : row + 1], np.array([row])) for row in range(self.count))
 
 
 def expected(count=4):
-    return Reader(count)()
+    return together(Reader(count)())
 
 
 def same(found, count=4):
@@ -102,21 +107,49 @@ def test_a_folder_that_cannot_be_written_costs_time_only(folder, source):
         assert same(decoded([source], [], Reader()))
 
 
+def test_a_disk_that_is_full_costs_time_only(folder, source, monkeypatch):
+    def append(self, images):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(GrowingFile, "append", append)
+    with pytest.warns(UserWarning, match="No space left on device.*make room there"):
+        assert same(decoded([source], [], Reader()))
+    assert list(folder.iterdir()) == []
+
+
+def test_damage_that_shows_late_leaves_nothing(folder, source):
+    def read():
+        yield from Reader()()
+        raise DataError("damaged")
+
+    with pytest.raises(DataError, match="^damaged$"):
+        decoded([source], [], read)
+    assert list(folder.iterdir()) == []
+
+
+def test_what_was_abandoned_is_removed(folder, source):
+    for name, age in ((".new-old", 25 * 3600), (".new-recent", 60)):
+        (folder / name).mkdir(parents=True)
+        os.utime(folder / name, (time.time() - age,) * 2)
+    decoded([source], [], Reader())
+    assert not (folder / ".new-old").exists() and (folder / ".new-recent").exists()
+
+
 def test_another_process_was_faster(folder, source):
     def read():
         decoded([source], [], Reader())
-        return expected()
+        return Reader()()
 
     assert same(decoded([source], [], read))
     assert len(list(folder.iterdir())) == 1
 
 
 def test_several_at_once(folder, source):
-    together = threading.Barrier(4)
+    barrier = threading.Barrier(4)
 
     def read():
-        together.wait(timeout=30)  # so that none finds what another has kept
-        return expected()
+        barrier.wait(timeout=30)  # so that none finds what another has kept
+        return Reader()()
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: decoded([source], [], read), range(4)))
