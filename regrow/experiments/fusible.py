@@ -28,7 +28,10 @@ def fused_reason(
     """
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed (pip install 'regrow[studies]')"
-    return _training_reason(training or Training()) or _network_reason(network) or _methods_reason(methods, init)
+    reason = _training_reason(training or Training()) or _network_reason(network) or _methods_reason(methods, init)
+    if reason is None and not activations(network) and any(isinstance(method, UnitMethod) for method in methods):
+        return "the network has no hidden units to replace"
+    return reason
 
 
 def linear_layers(network: nn.Module) -> dict[str, nn.Linear]:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regrow.errors import ModelError
 from regrow.experiments.fusible import fused_reason
+from regrow.experiments.learner import build_learner
 from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
 from regrow.networks.layers.dropout import Dropout
@@ -112,6 +114,13 @@ def test_methods_that_it_does_not_know() -> None:
         ([ContinualBackprop(), RandomReplacement()], "more than one method that replaces units"),
     ):
         assert reason in (fused_reason(chain(), methods) or "")
+
+
+def test_replacing_units_takes_units() -> None:
+    assert fused_reason(nn.Linear(3, 2), [ContinualBackprop()]) == "the network has no hidden units to replace"
+    assert fused_reason(nn.Linear(3, 2), [L2(), ShrinkAndPerturb()]) is None
+    with pytest.raises(ModelError, match="Nothing in Linear can be replaced"):
+        build_learner(nn.Linear(3, 2), 0.1, [ContinualBackprop()]).learn(torch.rand(1, 3), torch.tensor([0]))
 
 
 def test_a_law_of_the_users_own_may_look_at_the_units() -> None:
