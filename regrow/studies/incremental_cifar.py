@@ -62,7 +62,7 @@ _LAPTOP = _PAPER | {
     "blocks": [1, 1, 1, 1],
     "epochs": 20,
     "schedule": [[6, 0.2], [12, 0.04], [16, 0.008]],
-    "learning_rate": 0.2,
+    "learning_rate": 0.3,
     "weight_decay": 5e-3,
     "augmentation": "none",
 }
@@ -164,6 +164,10 @@ class IncrementalCIFAR(EpochStudy, name="incremental-cifar"):
             seed,
             white=train.white,
         )
+
+    def classes(self, problem: Mapping[str, Any], index: int) -> int:
+        """See `EpochStudy`: ever more."""
+        return (index + 1) * int(problem["increment"])
 
     def network(self, problem: Mapping[str, Any], seed: int) -> nn.Module:
         """Make the network, with an output for each class that ever comes."""
