@@ -31,23 +31,28 @@ def read_batches(paths: Sequence[Path]) -> Pieces:
     """
     first = None
     for path in paths:
-        data, labels = _array(path, "data"), _array(path, "labels").reshape(-1)
-        side = _side(path, data)
-        if labels.shape != data.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(
-                f"{path} has labels of {labels.dtype} {list(labels.shape)}: it needs integers [{len(data)}]. Copy or "
-                "download it again."
-            )
-        if labels.min() < 1:
-            raise DataError(
-                f"{path} has the label {labels.min()}: in this layout classes count from 1. Add 1 to all labels, or "
-                "download it again."
-            )
-        images = data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
-        first = images[:1] if first is None else first
-        check_alike(images, str(path), first, paths[0].name)
-        for some in slices(len(images)):
-            yield np.ascontiguousarray(images[some]), labels[some].astype(np.int64) - 1
+        for images, labels in _batch(path):
+            first = images[:1] if first is None else first
+            check_alike(images, str(path), first, paths[0].name)
+            yield images, labels
+
+
+def _batch(path: Path) -> Pieces:
+    data, labels = _array(path, "data"), _array(path, "labels").reshape(-1)
+    side = _side(path, data)
+    if labels.shape != data.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{path} has labels of {labels.dtype} {list(labels.shape)}: it needs integers [{len(data)}]. Copy or "
+            "download it again."
+        )
+    if labels.min() < 1:
+        raise DataError(
+            f"{path} has the label {labels.min()}: in this layout classes count from 1. Add 1 to all labels, or "
+            "download it again."
+        )
+    images = data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
+    for some in slices(len(images)):
+        yield np.ascontiguousarray(images[some]), labels[some].astype(np.int64) - 1
 
 
 def _side(path: Path, data: Pixels) -> int:

@@ -3,6 +3,7 @@
 Each run is a process of its own, and decoding 50,000 small pictures takes longer than many a run.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -107,8 +108,9 @@ def _keep(folder: Path, pieces: Iterable[tuple[Pixels, Labels]]) -> None:
 def _remove_abandoned(parent: Path) -> None:
     """Remove what processes left that were killed: nobody decodes for a day."""
     for left in parent.glob(f"{_UNFINISHED}*"):
-        if left.stat().st_mtime < time.time() - 24 * 3600:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has just put it in place
+            if left.stat().st_mtime < time.time() - 24 * 3600:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _kept(folder: Path) -> tuple[Pixels, Labels] | None:

@@ -57,6 +57,14 @@ def test_batches_of_the_downsampled_imagenet(tmp_path, colours):
     assert np.array_equal(sources.load(folder / "val_data.npz").images, colours[5:])
 
 
+def test_large_batches_come_in_pieces(tmp_path):
+    colours = np.zeros((1001, 4, 4, 3), dtype=np.uint8)
+    path = write_batch(tmp_path / "a.npz", colours, range(1, 1002))
+    pieces = list(read_batches([path, path]))
+    assert [len(images) for images, _ in pieces] == [1000, 1, 1000, 1]
+    assert np.concatenate([labels for _, labels in pieces]).tolist() == 2 * list(range(1001))
+
+
 def test_batches_that_are_damaged(tmp_path, colours):
     path = write_batch(tmp_path / "train.npz", colours, [1] * 6)
     path.write_bytes(path.read_bytes()[:5000])
