@@ -57,6 +57,8 @@ def run(
     data: str | None = None,
     out: Path = Path("runs"),
     shard: str | None = None,
+    on: str = "local",
+    budget: str | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run a study, or go on with it, then report what is seen.
@@ -74,30 +76,30 @@ def run(
             as the scale says.
         out: folder of all runs.
         shard: i/n runs only the i-th of n parts of the study, for arrays of jobs.
-        dry_run: only say what would be run.
+        on: local; ray, a cluster that runs on this machine or is started; or the address of one, ray://host:port, whose
+            machines all see the folder of all runs.
+        budget: stop after so long, such as 30m, 2h or 90s, with everything saved; the exit code is then 3.
+        dry_run: only say what would be run, and what it is expected to cost.
     """
     import regrow.studies  # noqa: F401  registers all studies
     from regrow.experiments.display import display_for
-    from regrow.experiments.execute import Failure, Job, cores, execute
+    from regrow.experiments.execute import Ended, Failure, Job, cores, execute
     from regrow.experiments.store import RunFolder
     from regrow.experiments.study import study_named
 
     chosen = study_named(study)
     every = chosen.specs(scale, _seeds(seeds), methods.split(",") if methods else None, engine, data)
     specs = _part(every, shard)
-    workers = _at_least_one(workers, cores())
-    _announce(chosen, specs, out, workers)
+    until = _until(budget)
+    at_once = _at_least_one(workers, cores()) if on == "local" else workers
+    _announce(chosen, specs, out, on, at_once)
     if dry_run:
-        for spec in specs:
-            folder = RunFolder(out / spec.study / spec.key)
-            console.print(
-                f"{folder.path}  {spec.method}, seed {spec.seed}, {spec.engine} engine: {folder.state()}",
-                soft_wrap=True,
-            )
+        _plan(specs, out)
+        _estimate(specs, out, at_once or cores())
         return 0
 
     jobs: list[Job] = []
-    failures: list[Failure] = []
+    ended = Ended()
     for spec in specs:
         job = Job(spec, RunFolder(out / spec.study / spec.key), type(chosen).__module__)
         try:
@@ -107,20 +109,27 @@ def run(
             job.task = job.folder.length()
             jobs.append(job)
         except StoreError as error:
-            failures.append(Failure(job, str(error)))
-    if len(jobs) + len(failures) < len(specs):
-        console.print(f"{len(specs) - len(jobs) - len(failures)} of {len(specs)} runs are done already.")
+            ended.failures.append(Failure(job, str(error)))
+    if len(jobs) + len(ended.failures) < len(specs):
+        console.print(f"{len(specs) - len(jobs) - len(ended.failures)} of {len(specs)} runs are done already.")
+    if jobs and scale.partition("+")[0] != "smoke":
+        _estimate([job.spec for job in jobs], out, at_once or cores())
     try:
         with display_for(console) as display:
-            failures += execute(jobs, workers, display)
+            outcome = execute(jobs, at_once, display, on, until)
     except KeyboardInterrupt:
         console.print(f"Stopped. Every run is kept; to go on: {_command()}", soft_wrap=True)
         return 130
+    failures = ended.failures + outcome.failures
     try:
         _report(chosen, every, out)
     finally:  # a folder that cannot be read is told of beside the others
         _complain(failures)
-    return 1 if failures else 0
+    if outcome.left:
+        console.print(
+            f"The time is over: {outcome.left} runs are saved where they are; to go on: {_command()}", soft_wrap=True
+        )
+    return 1 if failures else 3 if outcome.left else 0
 
 
 @app.command(name="list")
@@ -247,7 +256,35 @@ def _at_least_one(workers: int | None, cores: int) -> int:
     return workers or cores
 
 
-def _announce(study: "Study", specs: "list[RunSpec]", out: Path, workers: int) -> None:
+def _until(budget: str | None) -> float | None:
+    """When the time is over, by the system's clock."""
+    if budget is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", budget)
+    if not match or not float(match[1]):
+        raise ConfigError(f"--budget {budget} is not understood: give a time such as 90s, 30m, 2h or 1d.")
+    return time.time() + float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _plan(specs: "list[RunSpec]", out: Path) -> None:
+    from regrow.experiments.store import RunFolder
+
+    for spec in specs:
+        folder = RunFolder(out / spec.study / spec.key)
+        line = f"{folder.path}  {spec.method}, seed {spec.seed}, {spec.engine} engine: {folder.state()}"
+        console.print(line, soft_wrap=True)
+
+
+def _estimate(specs: "list[RunSpec]", out: Path, workers: int) -> None:
+    """Say how long all that is left of some runs is expected to take, and how much disk it needs."""
+    from regrow.experiments.estimate import estimate
+
+    found = estimate(specs, out, workers)
+    if found is not None:
+        console.print(f"  expected  {found.text(workers)}", soft_wrap=True)
+
+
+def _announce(study: "Study", specs: "list[RunSpec]", out: Path, on: str, workers: int | None) -> None:
     if not specs:
         raise ConfigError("This shard has no run in it: give fewer shards, or more seeds.")
     first = specs[0]
@@ -259,7 +296,8 @@ def _announce(study: "Study", specs: "list[RunSpec]", out: Path, workers: int) -
     console.print(f"  runs      {len(specs)}: {', '.join(methods)}; {seeds}; {first.tasks} tasks", soft_wrap=True)
     console.print(f"  engine    {_engines(specs)}", soft_wrap=True)
     console.print(f"  folder    {out / study.name}", soft_wrap=True)
-    console.print(f"  workers   {min(workers, len(specs))}, one core each")
+    number = "as many as there are cores" if workers is None else str(min(workers, len(specs)))
+    console.print(f"  workers   {number}, one core each{'' if on == 'local' else f', on {on}'}")
 
 
 def _engines(specs: "list[RunSpec]") -> str:

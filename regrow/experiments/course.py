@@ -24,6 +24,10 @@ class Course(Protocol):
     no bit of the result.
     """
 
+    @property
+    def progress(self) -> float:
+        """The share of its work that is done, in [0, 1]."""
+
     def advance(self) -> Piece:
         """Do the next piece of work: a task, or about a second's worth of a long one."""
 

@@ -79,6 +79,10 @@ class EpochStudy(Study):
         """Put to work what acts beside the methods; None if nothing does."""
         return None
 
+    def classes(self, problem: Mapping[str, Any], index: int) -> int:
+        """How many classes task `index` has."""
+        return 2
+
     def course(self, spec: RunSpec) -> Course:
         """See `Study`."""
         return EpochCourse(self, spec)
@@ -118,6 +122,16 @@ class EpochCourse:
         self._best: dict[str, Any] | None = None
         self._symptoms: dict[str, float | None] = {}
         self._pace = Pace(self._training.batch)
+
+    @property
+    def progress(self) -> float:
+        """See `Course`. A task is taken to be as long as it has classes."""
+        part = 0.0
+        if self._task is not None:
+            part = (self._epoch + self._position / len(self._task.train)) / self._regime.epochs
+        sizes = [self._study.classes(self._problem, index) for index in range(self._problem["tasks"])]
+        done = sum(sizes[: self._index])
+        return (done + part * sum(sizes[self._index : self._index + 1])) / sum(sizes)
 
     def advance(self) -> Piece:
         """See `Course`."""

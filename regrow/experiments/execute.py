@@ -1,29 +1,26 @@
-"""Runs side by side on this machine: a supervisor with one single-threaded process per core.
+"""Runs side by side, on this machine or on a cluster.
 
 A run may be killed at any moment (see `store.py`), so stopping is killing: Ctrl-C, a lost worker and a lost
 supervisor all leave what the next call takes up again.
 """
 
-import collections
-import json
 import os
-import selectors
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, Protocol
+from typing import Protocol
 
+from regrow.errors import ConfigError
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.store import Row, RunFolder
 
-_KILLS = 3  # of one run, with no task done in between
-_BUSY_SECONDS = 1.0  # before asking again for a run that another process holds
-_TICK_SECONDS = 0.2
-_ONE_THREAD = dict.fromkeys(
+KILLS = 3
+"""So often a run may lose its worker with no task done in between."""
+BUSY_SECONDS = 1.0
+"""Before asking again for a run that another process holds."""
+ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
 )
+"""Environment of the processes that do runs."""
 
 
 @dataclass(eq=False)
@@ -67,160 +64,67 @@ class Failure:
     error: str
 
 
-def cores() -> int:
-    """How many processes can run at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@dataclass
+class Ended:
+    """How jobs ended.
+
+    Attributes:
+        failures: runs that did not come to their end, and why.
+        done: how many runs are done.
+        left: how many are not, since the time was over.
+    """
+
+    failures: list[Failure] = field(default_factory=list)
+    done: int = 0
+    left: int = 0
 
 
-def execute(jobs: Sequence[Job], workers: int, display: Display) -> list[Failure]:
+def execute(
+    jobs: Sequence[Job], workers: int | None, display: Display, on: str = "local", until: float | None = None
+) -> Ended:
     """Do all jobs, `workers` at a time.
 
     A worker that is killed is replaced and its run resumed. A run that raises is given up, the others go on. A run
     that another process is at is left to it, and counts as done when it is. KeyboardInterrupt ends all workers at
     once and is passed on; the same call then goes on from there.
 
-    Returns:
-        the runs that failed.
+    Args:
+        jobs: what to do; each folder is there.
+        workers: runs at once; if None, as many as there are cores.
+        display: shows how it goes.
+        on: "local", "ray" or the address of a cluster, "ray://host:port".
+        until: when, in seconds of the system's clock, all runs are to be saved and left; None for never.
+
+    Raises:
+        ConfigError: there is no such place, Ray is not installed, or the cluster does not answer.
     """
-    pool = _Pool(jobs, display)
-    try:
-        return pool.drain(max(1, min(workers, len(jobs))))
-    finally:
-        pool.close()
+    if on == "local":
+        from regrow.experiments.local import execute_locally
+
+        return execute_locally(jobs, workers or cores(), display, until)
+    if on == "ray" or on.startswith("ray://"):
+        from regrow.experiments.on_ray import execute_on_ray
+
+        return execute_on_ray(jobs, workers, display, on, until)
+    raise ConfigError(f"--on {on} is no place to run: give local, ray, or the address of a cluster, ray://host:port.")
 
 
-class _Worker:
-    """One process, the job that it has, and the part of a message that has arrived."""
-
-    def __init__(self) -> None:
-        self.job: Job | None = None
-        self._received = b""
-        # With -P, it imports what this process would, and nothing that only happens to lie in the current folder.
-        modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        # In a process group of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "regrow.experiments.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | _ONE_THREAD | {"PYTHONPATH": modules},
-            bufsize=0,
-            process_group=0,
-        )
-
-    @property
-    def output(self) -> IO[bytes]:
-        """The pipe that its messages come through."""
-        assert self._process.stdout is not None  # for the type checker: it was opened as a pipe
-        return self._process.stdout
-
-    def give(self, job: Job) -> None:
-        """Hand it a job; if it has died, the end of its output will say so."""
-        self.job = job
-        data = json.dumps({"folder": str(job.folder.path), "module": job.module}).encode() + b"\n"
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(data)
-        except BrokenPipeError:
-            pass
-
-    def receive(self) -> list[dict[str, Any]] | None:
-        """The messages that have arrived; None if the process has ended."""
-        data = self.output.read(1 << 16)
-        if not data:
-            return None
-        *lines, self._received = (self._received + data).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def end(self) -> str:
-        """Kill it if it is alive, wait for it, and say how it ended."""
-        self._process.kill()
-        code = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+def cores() -> int:
+    """How many processes can run at once on this machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Pool:
-    def __init__(self, jobs: Sequence[Job], display: Display) -> None:
-        self._jobs = jobs
-        self._display = display
-        self._waiting = collections.deque(jobs)
-        self._workers: list[_Worker] = []
-        self._selector = selectors.DefaultSelector()
-        self._failures: list[Failure] = []
-        self._done = 0
+def hear(job: Job, row: Row) -> None:
+    """Take in the row of a task that a run has done."""
+    job.row = row
+    if row["task"] >= job.task:  # not one that is done again after a kill
+        job.task, job.kills = row["task"] + 1, 0
 
-    def drain(self, workers: int) -> list[Failure]:
-        while self._done + len(self._failures) < len(self._jobs):
-            self._fill(workers)
-            for key, _ in self._selector.select(_TICK_SECONDS):
-                self._hear(key.data)
-            active = [worker.job for worker in self._workers if worker.job]
-            self._display.update(self._jobs, active, self._done, len(self._failures))
-        return self._failures
 
-    def close(self) -> None:
-        for worker in list(self._workers):
-            self._drop(worker)
-        self._selector.close()
-
-    def _fill(self, workers: int) -> None:
-        """Give the jobs that may begin to idle workers, new ones as far as allowed."""
-        idle = [worker for worker in self._workers if worker.job is None]
-        now = time.monotonic()
-        for _ in range(len(self._waiting)):
-            if not idle and len(self._workers) >= workers:
-                return
-            job = self._waiting.popleft()
-            if job.not_before > now:
-                self._waiting.append(job)
-                continue
-            (idle.pop() if idle else self._new_worker()).give(job)
-
-    def _new_worker(self) -> _Worker:
-        worker = _Worker()
-        self._workers.append(worker)
-        self._selector.register(worker.output, selectors.EVENT_READ, worker)
-        return worker
-
-    def _drop(self, worker: _Worker) -> str:
-        self._workers.remove(worker)
-        self._selector.unregister(worker.output)
-        return worker.end()
-
-    def _hear(self, worker: _Worker) -> None:
-        messages = worker.receive()
-        if messages is None:
-            self._lost(worker, self._drop(worker))
-            return
-        for message in messages:
-            job = worker.job
-            if job is None:
-                continue
-            if message["kind"] == "progress":
-                job.row = message["row"]
-                if job.row["task"] >= job.task:  # not one that is done again after a kill
-                    job.task, job.kills = job.row["task"] + 1, 0
-                continue
-            worker.job = None
-            if message["kind"] == "done":
-                job.task = job.spec.tasks
-                self._done += 1
-            elif message["kind"] == "busy":
-                job.not_before = time.monotonic() + _BUSY_SECONDS
-                self._waiting.append(job)
-            else:
-                self._failures.append(Failure(job, message["error"]))
-
-    def _lost(self, worker: _Worker, how: str) -> None:
-        job = worker.job
-        if job is None:
-            return
-        job.kills += 1
-        if job.kills < _KILLS:
-            self._display.note(f"A worker {how}; {job.spec.method}, seed {job.spec.seed} goes on from its checkpoint.")
-            self._waiting.appendleft(job)
-        else:
-            error = f"Its worker was lost {_KILLS} times with no task done in between; the last one {how}."
-            self._failures.append(Failure(job, error))
+def lose(job: Job, how: str, display: Display) -> Failure | None:
+    """Note that the worker of a run was lost; a failure if that has happened too often."""
+    job.kills += 1
+    if job.kills < KILLS:
+        display.note(f"A worker {how}; {job.spec.method}, seed {job.spec.seed} goes on from its checkpoint.")
+        return None
+    return Failure(job, f"Its worker was lost {KILLS} times with no task done in between; the last one {how}.")

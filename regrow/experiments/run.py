@@ -9,7 +9,11 @@ from regrow.experiments.store import Row, RunFolder
 from regrow.experiments.study import study_named
 
 
-def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: None) -> None:
+def run(
+    folder: RunFolder,
+    report_progress: Callable[[Row], None] = lambda row: None,
+    time_is_over: Callable[[], bool] = lambda: False,
+) -> bool:
     """Go through the tasks of a run, from its last checkpoint on, and write its curve.
 
     The run may be killed at any moment and taken up again, with the same bytes in the end.
@@ -17,12 +21,16 @@ def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: 
     Args:
         folder: made by `RunFolder.create` and locked.
         report_progress: receives the row of each task that was done.
+        time_is_over: asked after each piece of work; the run then stops where it is, and is saved.
+
+    Returns:
+        whether the run came to its end.
 
     Raises:
         StoreError: the folder is damaged or cannot be written.
     """
     if folder.is_done():
-        return
+        return True
     # One thread a process: several would wait for each other, and the order of their sums would change the bits.
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -39,13 +47,16 @@ def run(folder: RunFolder, report_progress: Callable[[Row], None] = lambda row: 
             folder.append(piece.row, {"task": done, "seconds": seconds})
             report_progress(piece.row)
             done, seconds = done + 1, 0.0
-        now = time.monotonic()
-        if _checkpoint_due(done, now - saved, cost):
+        now, over = time.monotonic(), time_is_over()
+        if over or _checkpoint_due(done, now - saved, cost):
             folder.save(done, course.state_dict())
             saved = time.monotonic()
             cost = saved - now
+        if over and done < spec.tasks:
+            return False
     folder.save(done, course.state_dict())
     folder.finish()
+    return True
 
 
 def _checkpoint_due(done: int, passed: float, cost: float) -> bool:

@@ -72,7 +72,7 @@ def main(out, engine, seeds="2", fault="none"):
     display_module._LOG_SECONDS = math.inf  # on a busy machine a line now and then may come at any point
     try:
         with display_for(Console(width=200)) as display:
-            failures = execute(jobs(out, engine, int(seeds), fault), workers=1, display=display)
+            failures = execute(jobs(out, engine, int(seeds), fault), workers=1, display=display).failures
     except KeyboardInterrupt:
         sys.exit(130)
     for failure in failures:

@@ -14,9 +14,9 @@ from rich.console import Console
 from regrow.errors import StoreError
 from regrow.experiments.checkpoint import decode
 from regrow.experiments.display import Log
-from regrow.experiments.execute import execute
+from regrow.experiments.execute import Ended, execute
 from regrow.experiments.store import RunFolder
-from regrow.experiments.worker import _work
+from regrow.experiments.worker import work
 from tests.experiments.small_study import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +158,7 @@ def test_a_worker_imports_what_the_supervisor_does_and_nothing_from_the_current_
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.chdir(tmp_path)
     (job,) = jobs(tmp_path, "plain", 1)
-    assert execute([job], 1, Log(Console(width=200))) == []
+    assert execute([job], 1, Log(Console(width=200))) == Ended(done=1)
     assert job.folder.state() == "done"
 
 
@@ -187,7 +187,7 @@ def test_an_error_is_told_although_its_traceback_cannot_be_kept(tmp_path, monkey
 
     monkeypatch.setattr(RunFolder, "fail", full)
     folder = jobs(tmp_path, "plain", 1)[0].folder
-    answer = _work({"folder": str(folder.path), "module": "tests.nowhere"}, lambda message: None)
+    answer = work({"folder": str(folder.path), "module": "tests.nowhere", "until": None}, lambda row: None)
     assert answer == {"kind": "failed", "error": "ModuleNotFoundError: No module named 'tests.nowhere'"}
 
 
