@@ -1,6 +1,7 @@
 import os
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -115,6 +116,22 @@ def test_a_disk_that_is_full_costs_time_only(folder, source, monkeypatch):
     with pytest.warns(UserWarning, match="No space left on device.*make room there"):
         assert same(decoded([source], [], Reader()))
     assert list(folder.iterdir()) == []
+
+
+def test_never_all_images_are_in_memory(folder, source):
+    count, piece = 200, np.zeros((10, 64, 64, 3), dtype=np.uint8)
+
+    def read():
+        return ((piece.copy(), np.arange(10)) for _ in range(count))
+
+    tracemalloc.start()
+    try:
+        images, _ = decoded([source], [], read)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(images) == 10 * count
+    assert peak < 0.25 * count * piece.nbytes
 
 
 def test_damage_that_shows_late_leaves_nothing(folder, source):

@@ -39,6 +39,21 @@ def test_parquet_without_the_columns(tmp_path, grey, png, write_parquet):
         read([path])
 
 
+@pytest.mark.parametrize("labels", [[0.5, 1.0], ["a", "b"], [0, None]], ids=["floats", "words", "gaps"])
+def test_labels_that_are_no_whole_numbers(tmp_path, grey, png, write_parquet, labels):
+    path = write_parquet(tmp_path / "a.parquet", [png(grey[0])] * 2, [0, 1])
+    pl.read_parquet(path).with_columns(pl.Series("label", labels)).write_parquet(path)
+    with pytest.raises(DataError, match=r"has the columns .*it needs .*integers without gaps.*Rename or fill them"):
+        read([path])
+
+
+def test_images_that_are_not_encoded(tmp_path):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"image": [[0, 1]], "label": [0]}).write_parquet(path)
+    with pytest.raises(DataError, match="it needs one of encoded images, struct{bytes, path}"):
+        read([path])
+
+
 @pytest.mark.parametrize("column", ["label", "fine_label", "labels"])
 def test_what_the_column_of_labels_may_be_called(tmp_path, grey, png, write_parquet, column):
     _, labels = read([write_parquet(tmp_path / "a.parquet", [png(grey[0])], [3], label=column)])
