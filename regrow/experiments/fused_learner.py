@@ -25,6 +25,7 @@ from regrow.kernels.online_mlp import Decay, Descent, Examples, learn, scratch_f
 from regrow.kernels.replacement import EACH_STEP, NONE, RANDOM, WHEN_DUE, Plan, Rule, Units
 from regrow.methods import L2, ContinualBackprop, Method, QuotaMethod, ShrinkAndPerturb
 from regrow.methods.generator import seeded_generator
+from regrow.networks.layers.dropout import Dropout
 from regrow.units.graph import Slice, UnitGroup
 from regrow.units.initial import Init, law_for
 from regrow.units.surgery import Region
@@ -174,7 +175,7 @@ class FusedLearner:
             },
             "unit_generator": self._planner.generator.get_state(),
             "noise_generator": self._noise_generator.get_state(),
-            "dropout": [dropout.get_extra_state() for dropout in self._dropouts if dropout is not None],
+            "dropout": {name: dropout.get_extra_state() for name, dropout in self._drawing().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -197,9 +198,13 @@ class FusedLearner:
             each.load(state["schedules"][group.name])
         self._planner.generator.set_state(state["unit_generator"])
         self._noise_generator.set_state(state["noise_generator"])
-        drawing = [dropout for dropout in self._dropouts if dropout is not None]
-        for dropout, generator in zip(drawing, state["dropout"], strict=True):
-            dropout.set_extra_state(generator)
+        for name, dropout in self._drawing().items():
+            dropout.set_extra_state(state["dropout"][name])
+
+    def _drawing(self) -> dict[str, Dropout]:
+        """Dropout by the group that it stands behind."""
+        behind = zip(self._groups, self._dropouts, strict=True)
+        return {group.name: dropout for group, dropout in behind if dropout is not None}
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What is remembered beside the parameters, by name, as far as there is any of it."""
