@@ -48,7 +48,7 @@ _LAPTOP = _PAPER | {
     "tasks": 200,
     "channels": [8, 16, 32],
     "epochs": 10,
-    "learning_rate": 0.03,
+    "learning_rate": 0.05,
 }
 _SMOKE = _PAPER | {
     "data": "generated-images",
@@ -60,6 +60,7 @@ _SMOKE = _PAPER | {
     "widths": [16, 16],
     "epochs": 8,
     "batch": 10,
+    "learning_rate": 0.05,
     "measured_images": 20,
 }
 _LINEAR: dict[str, Any] = {"channels": [], "kernels": [], "widths": []}
@@ -95,7 +96,7 @@ class ContinualImageNet(EpochStudy, name="continual-imagenet"):
             range(3),
             _LAPTOP,
             _CAPTION.format(
-                images="100 classes of Tiny ImageNet at 32×32", epochs=10, channels="8, 16, 32", step=".03"
+                images="100 classes of Tiny ImageNet at 32×32", epochs=10, channels="8, 16, 32", step=".05"
             ),
         ),
         # Seeds that no figure uses, so that nothing is chosen on what it is judged by.
@@ -126,7 +127,7 @@ class ContinualImageNet(EpochStudy, name="continual-imagenet"):
             }
         rate, maturity = (0.02, 4) if scale == "smoke" else (3e-4, 100)
         return {
-            **_steps(0.03, 0.01, 0.003),
+            **_steps(0.05, 0.03, 0.01),
             "linear": _linear(0.01),
             "l2": _l2(1e-3),
             "shrink-and-perturb": _shrink_and_perturb(1e-3, 1e-4),
@@ -239,7 +240,7 @@ def _cbp(rate: float = 3e-4, maturity: int = 100, utility_rule: Any = "contribut
 
 def _candidates() -> dict[str, Arm]:
     """The article's sweeps, moved to what a run of some hundred short tasks can show."""
-    found = _steps(0.1, 0.03, 0.01, 0.003)
+    found = _steps(0.1, 0.07, 0.05, 0.03, 0.01)
     found |= {f"linear step={step}": _linear(step) for step in (0.01, 0.001)}
     found |= {f"l2 {decay:g}": _l2(decay) for decay in (1e-2, 1e-3, 1e-4, 1e-5)}
     found |= {
