@@ -118,6 +118,7 @@ class EpochCourse:
         self._companion = study.companion(network, self._optimizer, problem, spec.seed)
         self._classes = 0  # of the task that was begun last
         self._right: int | Tensor = 0  # of the training images of this epoch, when they were learned
+        self._right_before = 0  # in the epochs before it
         self._tested: list[float] = []
         self._best: dict[str, Any] | None = None
         self._symptoms: dict[str, float | None] = {}
@@ -234,6 +235,7 @@ class EpochCourse:
         if self._regime.selection == "best_validation":
             self._keep_the_best(task)
         if not ended:
+            self._right_before += int(self._right)
             self._epoch, self._position, self._right = self._epoch + 1, 0, 0
         return ended
 
@@ -254,11 +256,12 @@ class EpochCourse:
             "classes": task.classes,
             TEST_ACCURACY.measure: max(self._tested),
             "train_accuracy": int(self._right) / len(task.train),
+            "online_accuracy": (self._right_before + int(self._right)) / (self._regime.epochs * len(task.train)),
             **dict(sorted(self._symptoms.items())),
             "replacements": self._replacements(),
         }
         self._index, self._task = self._index + 1, None
-        self._epoch = self._position = self._right = 0
+        self._epoch = self._position = self._right = self._right_before = 0
         self._tested, self._best = [], None
         return row
 
@@ -301,6 +304,7 @@ class EpochCourse:
             "epoch": self._epoch,
             "position": self._position,
             "right": int(self._right),
+            "right_before": self._right_before,
             "tested": list(self._tested),
             "best": self._best,
             "symptoms": self._symptoms,
@@ -314,6 +318,7 @@ class EpochCourse:
         """See `Course`."""
         self._index, self._task, self._classes = state["task"], None, state["classes"]
         self._epoch, self._position, self._right = state["epoch"], state["position"], state["right"]
+        self._right_before = state["right_before"]
         self._tested, self._best, self._symptoms = state["tested"], state["best"], state["symptoms"]
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])

@@ -36,6 +36,7 @@ class PermutedImages:
         every: int | None = None,
         drawn: Drawn = "with_replacement",
         stretches: int = 1,
+        black: float = 0.0,
     ) -> None:
         """Check the images and keep them.
 
@@ -49,11 +50,15 @@ class PermutedImages:
             drawn: which examples these are. `"with_replacement"`: each is any image (the article). `"shuffled"`: the
                 first ones of all images in a new random order, begun again at its end (the published code).
             stretches: so many tasks in a row have the same permutation, so that long ones come in pieces.
+            black: what the pixel value 0 becomes, less than 1; the others lie between.
 
         Raises:
             ConfigError: an argument is out of its range, or images and labels do not fit each other.
         """
         self.stretches = whole_number("stretches", stretches, least=1)
+        if not black < 1:
+            raise ConfigError(f"black={black!r} must be less than 1, which is white.")
+        self.black = black
         if drawn not in get_args(Drawn):
             raise ConfigError(f"drawn={drawn!r} is not a way to draw: {nearest(str(drawn), get_args(Drawn))}")
         if every is not None and passes != 1:
@@ -79,7 +84,7 @@ class PermutedImages:
         return int(self._labels.max()) + 1
 
     def task(self, index: int) -> Task:
-        """Return task `index`: inputs float32 [length, pixels] in [0, 1], labels int64 [length].
+        """Return task `index`: inputs float32 [length, pixels] from `black` to 1, labels int64 [length].
 
         The length is n·passes, or `every`.
 
@@ -97,6 +102,9 @@ class PermutedImages:
         for start in range(0, len(order), _ROWS):
             rows = slice(start, start + _ROWS)
             np.divide(self._pixels[order[rows]].take(permutation, axis=1), white, out=inputs[rows])
+        if self.black:
+            inputs *= np.float32(1 - self.black)
+            inputs += np.float32(self.black)
         return Task(index, torch.from_numpy(inputs), torch.from_numpy(self._labels[order]))
 
     def _order(self, random: np.random.Generator, index: int, turn: int) -> npt.NDArray[np.int64]:

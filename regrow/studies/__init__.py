@@ -5,3 +5,4 @@ from regrow.studies.continual_imagenet import ContinualImageNet as ContinualImag
 from regrow.studies.incremental_cifar import IncrementalCIFAR as IncrementalCIFAR
 from regrow.studies.permuted_digits import PermutedDigits as PermutedDigits
 from regrow.studies.permuted_mnist import PermutedMNIST as PermutedMNIST
+from regrow.studies.random_labels import RandomLabelsStudy as RandomLabelsStudy

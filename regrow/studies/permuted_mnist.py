@@ -16,9 +16,10 @@ from regrow.networks.layers.online_normalization import OnlineNormalization
 from regrow.networks.mlp import MLP
 from regrow.streams import PermutedImages, sources
 from regrow.streams.options import Gradual, NoisyLabels
+from regrow.studies.settings_of_others import HERNANDEZ, KUMAR, hernandez_arms, kumar_arms
 
 # The article's problem, with its own numbers.
-_PAPER = {
+_PAPER: dict[str, Any] = {
     "data": "auto",
     "images": 60_000,
     "every": 0,
@@ -28,6 +29,8 @@ _PAPER = {
     "label_noise": 0.0,
     "tasks": 800,
     "widths": [2000, 2000, 2000],
+    "initial": "article",
+    "black": 0.0,
     "batch": 1,
     "optimizer": "sgd",
     "learning_rate": 0.003,
@@ -78,6 +81,20 @@ class PermutedMNIST(OnlineStudy, name="permuted-mnist"):
             _LAPTOP | {"tasks": 60, "learning_rate": 0.003},
             _CAPTION.format(images="10,000", widths="w–w–w", rest="SGD of step .003"),
         ),
+        "kumar-2023": Scale(
+            "hours: the setting of Kumar et al. 2023, 500 tasks, what they sweep, 10 seeds",
+            range(10),
+            _PAPER | KUMAR,
+            _CAPTION.format(
+                images="10,000", widths="100–100", rest="mini-batches of 16, Adam of step .001 unless said"
+            ),
+        ),
+        "hernandez-2025": Scale(
+            "days: the setting of Hernandez-Garcia et al. 2025, 1,000 tasks, 30 seeds",
+            range(30),
+            _PAPER | HERNANDEZ,
+            _CAPTION.format(images="60,000", widths="100–100–100", rest="mini-batches of 30, SGD of step .05"),
+        ),
         "paper-100": Scale(
             "the article's smallest network: 150 tasks of 60,000 images, width 100, 3 seeds",
             range(3),
@@ -118,6 +135,8 @@ class PermutedMNIST(OnlineStudy, name="permuted-mnist"):
         if scale.endswith("rates"):
             every = self.scales[scale].problem["every"]
             return {f"change every {turns * every}": Arm(changes={"stretches": turns}) for turns in _TURNS[scale]}
+        if scale in ("kumar-2023", "hernandez-2025"):
+            return kumar_arms() if scale == "kumar-2023" else hernandez_arms()
         if scale == "search":
             return _candidates()
         if scale == "laptop-normalization":
@@ -178,17 +197,22 @@ class PermutedMNIST(OnlineStudy, name="permuted-mnist"):
             every=every or None,
             drawn=problem["drawn"],
             stretches=problem["stretches"],
+            black=problem["black"],
         )
         if problem["transition"]:
             stream = Gradual(stream, problem["transition"], seed)
         return NoisyLabels(stream, problem["label_noise"], 10, seed) if problem["label_noise"] else stream
 
     def network(self, problem: Mapping[str, Any], seed: int) -> nn.Module:
-        """Make the network: kaiming-uniform hidden layers, output bound √3/√fan_in, biases 0."""
+        """Make the network: kaiming-uniform hidden layers, output bound √3/√fan_in, biases 0; or by torch's own law."""
         pixels = sources.load(problem["data"]).images[0].size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = MLP(pixels, problem["widths"], 10, dropout=problem["dropout"], seed=seed)
+            if problem["initial"] == "pytorch":
+                for layer in network:
+                    if isinstance(layer, nn.Linear):
+                        layer.reset_parameters()
         return _normalized(network) if problem["normalization"] == "online" else network
 
     def origin(self, problem: Mapping[str, Any]) -> str:

@@ -167,3 +167,10 @@ def test_a_long_task_in_stretches_keeps_its_permutation(drawn):
         assert sorted(shown[:4]) == [0, 1, 2, 3]
     else:
         assert len({tuple(stream.task(index).labels.tolist()) for index in range(3)}) == 3
+
+
+def test_black_may_be_another_value(digits):
+    plain, centred = (stream_of(digits, black=black).task(1).inputs for black in (0.0, -1.0))
+    torch.testing.assert_close(centred, 2 * plain - 1)
+    with pytest.raises(ConfigError, match="^black=1 must be less than 1, which is white"):
+        stream_of(digits, black=1)

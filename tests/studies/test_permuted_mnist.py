@@ -128,10 +128,26 @@ def test_every_arm_runs(study, tmp_path, nothing_else, process_settings):
     assert len({tuple(curve) for curve in arms.values()}) == len(arms)
 
 
+def test_settings_of_others(study, nothing_else):
+    kumar, arms = study.scale("kumar-2023").problem, study.arms("kumar-2023")
+    assert kumar["images"] // kumar["batch"] == 625 and kumar["tasks"] == 500
+    assert {"adam step=0.0001", "sgd step=0.01", "l2-init strength=0.01", "cbp rate=0.1"} <= set(arms)
+    found = study.settled(kumar)
+    layers = [layer for layer in study.network(found, 0) if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in layers] == [100, 100, 10]
+    assert 0.9 / 64**0.5 < layers[0].weight.abs().max() < 1 / 64**0.5  # torch's own law
+    inputs = study.stream(found, 0).task(0).inputs
+    assert inputs.min() == -1 and inputs.max() == 1
+    hernandez = study.scale("hernandez-2025").problem
+    assert hernandez["images"] // hernandez["batch"] == 2000 and hernandez["tasks"] == 1000
+
+
 def test_figures_of_the_article_are_declared(study):
     for scale in study.scales:
         figures = study.counterparts(scale)
-        assert bool(figures) == (scale not in ("smoke", "search", "laptop-normalization")), scale
+        assert bool(figures) == (scale.partition("-")[0] in ("laptop", "paper") and scale != "laptop-normalization"), (
+            scale
+        )
     (of_steps, of_methods) = study.counterparts("paper")
     assert len(of_steps.panels) == len(of_methods.panels) == 4
     assert of_methods.panels[0].arms[:2] == ("backprop step=0.003", "cbp")
