@@ -95,7 +95,7 @@ def run(
     _announce(chosen, specs, out, on, at_once)
     if dry_run:
         _plan(specs, out)
-        _estimate(specs, out, at_once or cores())
+        _estimate(chosen, specs, out, at_once or cores())
         return 0
 
     jobs: list[Job] = []
@@ -113,7 +113,7 @@ def run(
     if len(jobs) + len(ended.failures) < len(specs):
         console.print(f"{len(specs) - len(jobs) - len(ended.failures)} of {len(specs)} runs are done already.")
     if jobs and scale.partition("+")[0] != "smoke":
-        _estimate([job.spec for job in jobs], out, at_once or cores())
+        _estimate(chosen, [job.spec for job in jobs], out, at_once or cores())
     try:
         with display_for(console) as display:
             outcome = execute(jobs, at_once, display, on, until)
@@ -177,15 +177,17 @@ def _list_methods() -> None:
 
 
 @app.command
-def report(folder: Path, /) -> None:
+def report(folder: Path, /, *, curves: Path | None = None) -> None:
     """Draw figures, pages and tables again, from whatever runs are there; of several studies, one page on all too.
 
     Args:
         folder: what `regrow run` wrote: runs, or one study in it.
+        curves: also write means and bands in bins of tasks into this file, as parquet: small enough to be kept.
     """
     import regrow.studies  # noqa: F401  registers all studies
     from regrow.experiments.store import find_folders
     from regrow.experiments.study import study_named
+    from regrow.report.export import write_curves
     from regrow.report.page import write_collection
 
     groups: dict[tuple[str, str], list[RunFolder]] = {}
@@ -199,6 +201,9 @@ def report(folder: Path, /) -> None:
     reported = [section for section in sections if section is not None]
     if len(reported) > 1:
         console.print(f"all     {write_collection(folder, reported)}", soft_wrap=True)
+    if curves is not None and reported:
+        write_curves(curves, [section.curves for section in reported])
+        console.print(f"curves  {curves}", soft_wrap=True)
 
 
 @app.command
@@ -275,11 +280,11 @@ def _plan(specs: "list[RunSpec]", out: Path) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _estimate(specs: "list[RunSpec]", out: Path, workers: int) -> None:
+def _estimate(study: "Study", specs: "list[RunSpec]", out: Path, workers: int) -> None:
     """Say how long all that is left of some runs is expected to take, and how much disk it needs."""
     from regrow.experiments.estimate import estimate
 
-    found = estimate(specs, out, workers)
+    found = estimate(specs, type(study).__module__, out, workers)
     if found is not None:
         console.print(f"  expected  {found.text(workers)}", soft_wrap=True)
 

@@ -1,10 +1,12 @@
 """How long runs will take, and how much disk they need: measured on a second of each."""
 
+import importlib
 import multiprocessing
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,14 +52,15 @@ class Estimate:
         )
 
 
-def estimate(specs: Sequence[RunSpec], out: Path, workers: int) -> Estimate | None:
+def estimate(specs: Sequence[RunSpec], module: str, out: Path, workers: int) -> Estimate | None:
     """Estimate what is left of some runs; None if nothing is.
 
     Each arm is begun as it would be with its first seed, in memory, and measured for a second. How far runs have come
     already is taken into account.
 
     Args:
-        specs: the runs.
+        specs: the runs, of one study.
+        module: the module that registers it.
         out: folder of all runs.
         workers: how many are measured at once.
     """
@@ -70,7 +73,7 @@ def estimate(specs: Sequence[RunSpec], out: Path, workers: int) -> Estimate | No
         return None
     chosen = list(firsts.values())[:: -(-len(firsts) // _MOST_ARMS)]
     with ProcessPoolExecutor(min(workers, len(chosen)), multiprocessing.get_context("spawn")) as pool:
-        samples = dict(zip((spec.method for spec in chosen), pool.map(sample, chosen), strict=True))
+        samples = dict(zip((spec.method for spec in chosen), pool.map(partial(sample, module), chosen), strict=True))
     usual = Sample(
         sum(each.seconds for each in samples.values()) / len(samples), max(each.checkpoint for each in samples.values())
     )
@@ -84,11 +87,11 @@ def estimate(specs: Sequence[RunSpec], out: Path, workers: int) -> Estimate | No
     )
 
 
-def sample(spec: RunSpec) -> Sample:
+def sample(module: str, spec: RunSpec) -> Sample:
     """Begin a run in memory, and measure it."""
     import torch
 
-    import regrow.studies  # noqa: F401  registers all studies
+    importlib.import_module(module)
     from regrow.experiments.checkpoint import encode
     from regrow.experiments.study import study_named
 
