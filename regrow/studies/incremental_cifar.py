@@ -84,12 +84,12 @@ _SMOKE = _LAPTOP | {
 _RATES = {f"cbp rate={rate}": rate for rate in (1e-4, 1e-6)}  # of Extended Data Fig. 1b, beside the chosen 1e-5
 _PREFERRED = ("cifar-100", "tiny-imagenet-100")
 _REST = (
-    "SGD with momentum; the highest test accuracy of each increment. Dormant units and the rank of the last features are "
-    "those on the images of the next classes."
+    "SGD with momentum; the highest test accuracy of each increment. Dormant units and the rank of the last features: "
+    "on the images of the next classes."
 )
 _SMALL = (
-    "Tiny images of 16×16 pixels; 5 classes, then 5 more in each increment, which trains on 100 images of each class so "
-    "far for 20 epochs; residual network of 8–16–32–64 channels, batches of 90, step .3 falling to .0024; "
+    "Images of 16×16 pixels; 5 classes, then 5 more in each increment, which trains on 100 images of each class so far "
+    "for 20 epochs; residual network of 8–16–32–64 channels, batches of 90, step .3 falling to .0024; "
 ) + _REST
 
 
