@@ -12,6 +12,7 @@ import termios
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from regrow.cli import console, main
@@ -101,6 +102,15 @@ def test_report_draws_again(smoke):
         assert (code, errors) == (0, "")
         assert before.endswith(output)
     assert picture.exists()
+
+
+def test_report_keeps_curves_in_a_small_file(smoke, tmp_path):
+    path = tmp_path / "curves.parquet"
+    code, output, errors = regrow("report", smoke[0], "--curves", path)
+    assert (code, errors) == (0, "")
+    assert output.endswith(f"curves  {path}\n")
+    table = pl.read_parquet(path)
+    assert set(table["scale"]) == {"smoke"} and table["method"].n_unique() == 5 and set(table["seeds"]) == {2}
 
 
 def test_watch_shows_all_runs_and_ends_when_they_are_done(smoke):

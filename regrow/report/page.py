@@ -31,12 +31,14 @@ class Section(NamedTuple):
         seen: what is seen, in one sentence.
         pictures: PNG by file name, the main one first.
         body: HTML of all below the heading.
+        curves: the runs that count, of which all this is.
     """
 
     title: str
     seen: str
     pictures: dict[str, bytes]
     body: str
+    curves: pl.DataFrame
 
 
 def section(
@@ -96,7 +98,7 @@ def section(
 <pre><code>{escape(command)}</code></pre>
 {_made(settled.curves, spec_text)}
 """
-    return Section(title, seen, pictures, body)
+    return Section(title, seen, pictures, body, settled.curves)
 
 
 def write_report(folder: Path, content: Section) -> tuple[Path, Path]:
