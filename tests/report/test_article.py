@@ -20,6 +20,11 @@ def caption_of(figure):
     return " ".join(figure.texts[-1].get_text().split())
 
 
+def legend_of(figure):
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
 def test_a_line_is_the_mean_of_the_seeds_in_the_bins_of_the_article(curves):
     table = curves(seeds=4, tasks=60)
     found = line(table, replace(PANEL, x_factor=0.01, x_offset=2, first=10, last=50), "backprop", "standard error")
@@ -57,6 +62,66 @@ def test_what_has_not_been_run_is_said(curves):
         draw(curves(methods=["l2"]), Counterpart("ED 1", "title", (PANEL,)))
 
 
+def test_what_a_panel_lacks_is_said(curves):
+    table = curves(methods=["backprop", "cbp"], seeds=2, tasks=20)
+    wide = replace(PANEL, heading="Gap, wide", relative_to="l2")
+    narrow = replace(PANEL, heading="High", limits=(88, 100))
+    other = replace(PANEL, heading="Rank", measure="article_rank")
+    text = caption_of(draw(table, Counterpart("ED 1", "title", (wide, narrow, other))))
+    assert text.startswith("Lines are means over 2 seeds, bands ±1 standard error of these means. No line in ")
+    assert "No line in “Gap, wide”: no seed that L2 has too." in text
+    assert "In part beyond the axis of “High”: Backprop." in text
+    assert "No line in “Rank”: not measured." in text
+
+
+def test_where_a_run_diverged_there_is_no_point(curves):
+    broken = (pl.col("method") == "cbp") & (pl.col("seed") == 1) & (pl.col("task") >= 30)
+    table = curves(seeds=3).with_columns(accuracy=pl.when(broken).then(float("nan")).otherwise("accuracy"))
+    assert line(table, PANEL, "cbp", "bootstrap").x.tolist() == [5, 15, 25]
+    assert not line(table, replace(PANEL, last=30), "cbp", "bootstrap").diverged
+    assert caption_of(draw(table, Counterpart("ED 1", "title", (PANEL,)))).endswith(
+        "Without the tasks in which a run had no finite value in “Accuracy (%)”: Continual backprop."
+    )
+
+
+def test_the_legend_says_how_many_seeds_each_has_and_what_is_published_only(curves):
+    table = pl.concat([curves(methods=["cbp"], seeds=3), curves(methods=["l2"], seeds=1)])
+    panel = replace(PANEL, arms=("cbp", "l2", "backprop step=0.01", "linear"), published="Fig. 1c")
+    figure = draw(table, Counterpart("Fig. 1c", "title", (panel,)))
+    assert legend_of(figure) == [
+        "Continual backprop (3 seeds)", "L2 (1 seed)", "backprop step=0.01 (published only)", "published",
+    ]  # fmt: skip
+    assert "Lines are means over 1 to 3 seeds, as the legend says" in caption_of(figure)
+
+
+def test_more_arms_than_colours_have_a_legend_in_each_panel(curves):
+    groups = [tuple(f"{name} {number}" for number in range(5)) for name in "abc"]
+    table = curves(methods=[arm for arms in groups for arm in arms], seeds=2, tasks=10)
+    panels = tuple(replace(PANEL, arms=arms) for arms in groups)
+    figure = draw(table, Counterpart("ED 2", "title", panels))
+    assert figure.legends == []
+    for axes, arms in zip(figure.axes, groups, strict=True):
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(arms)
+        assert [to_hex(each.get_color()) for each in axes.lines] == list(colours_in_turn(arms).values())
+
+
+@pytest.mark.parametrize(("count", "longest"), [(3, 12), (10, 30)])
+def test_nothing_lies_outside_the_picture_or_on_something_else(count, longest, curves):
+    arms = tuple(f"arm {number}".ljust(longest, "x") for number in range(count))
+    panel = replace(PANEL, heading="Rank of the features on the next classes (% of them)", arms=arms)
+    figure = draw(curves(methods=arms, seeds=2, tasks=10), Counterpart("ED 2", "title", (panel,) * 4), "Words. " * 30)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    legend = figure.legends[0].get_window_extent(renderer)
+    panels = [axes.get_tightbbox(renderer) for axes in figure.axes if axes.get_visible()]
+    texts = [text.get_window_extent(renderer) for text in figure.texts]
+    parts = [legend, *panels, *texts]
+    for part in parts:
+        assert part.x0 >= 0 and part.y0 >= 0 and part.x1 <= figure.bbox.width and part.y1 <= figure.bbox.height
+    for number, part in enumerate(parts):
+        assert not any(part.overlaps(other) for other in parts[number + 1 :])
+
+
 def test_published_values_stand_beside_ours_in_the_same_colour(curves):
     arms = ("backprop step=0.01", "cbp")
     panel = replace(PANEL, arms=arms, published="Fig. 1c", limits=(70, 92))
@@ -68,7 +133,7 @@ def test_published_values_stand_beside_ours_in_the_same_colour(curves):
     assert lines[0].get_ydata().tolist() == published[arms[0]]["value"].to_list()
     assert lines[2].get_ydata().tolist() == published["cbp"]["value"].to_list()
     assert figure.axes[0].get_ylim() == (70, 92)
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [arms[0], "Continual backprop"]
+    assert legend_of(figure) == [arms[0], "Continual backprop", "published"]
     assert "5 seeds, bands ±1 standard error" in caption_of(figure) and "published curves" in caption_of(figure)
 
 
