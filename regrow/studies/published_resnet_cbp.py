@@ -117,7 +117,9 @@ class PublishedResNetCBP:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs: tensors and numbers."""
-        layers = [{"activity": each.activity, "age": each.age, "due": each.due} for each in self._layers]
+        layers = [
+            {"activity": each.activity.clone(), "age": each.age.clone(), "due": each.due} for each in self._layers
+        ]
         generator = self._generator.get_state()
         return {"layers": layers, "generator": generator, "replacements": self.replacements}
 
