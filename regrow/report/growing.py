@@ -52,7 +52,8 @@ def _told(curves: pl.DataFrame, method: str, outcome: Outcome) -> str | None:
         if np.isfinite(found.low)
         else ", one seed"
     )
-    return f"{label(method)} {outcome.number(float(found.mean), '+')}{bounds}{_dormant(curves, method)}"
+    so_far = f" of its first {own.shape[1]} tasks" if own.shape[1] < curve_table.tasks(curves) else ""
+    return f"{label(method)} {outcome.number(float(found.mean), '+')}{bounds}{so_far}{_dormant(curves, method)}"
 
 
 def _matched(curves: pl.DataFrame, method: str, measure: str) -> tuple[Array, Array] | None:

@@ -293,21 +293,21 @@ def _figures(paper: bool) -> tuple[Counterpart, ...]:
 
     symptoms = Counterpart(
         "Fig. 2b–d",
-        "Class-incremental CIFAR-100",
+        "ever more classes",
         (
             panel("Test accuracy − retrained (points)", "test_accuracy", _LEARNERS, "Fig. 2b", "retrained"),
             panel("Dormant units on the next classes (%)", "dormant", _LEARNERS, "Fig. 2c"),
-            panel("Rank of the features on the next classes (% of them)", "last_rank", _LEARNERS, "Fig. 2d"),
+            panel("Rank of the features on the next classes (%)", "last_rank", _LEARNERS, "Fig. 2d"),
         ),
     )
     accuracy = Counterpart(
         "ED 1a",
-        "Class-incremental CIFAR-100, test accuracy",
+        "ever more classes, test accuracy",
         (panel("Test accuracy (%)", "test_accuracy", ("retrained", *_LEARNERS), "ED 1a"),),
     )
     rates = Counterpart(
         "ED 1b",
-        "Class-incremental CIFAR-100, replacement rates",
+        "ever more classes, replacement rates",
         (panel("Test accuracy (%)", "test_accuracy", ("cbp", *_RATES), None),),
     )
     return (symptoms, accuracy, rates) if paper else (symptoms, accuracy)

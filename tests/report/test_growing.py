@@ -42,6 +42,11 @@ def test_seeds_that_only_one_of_both_has_are_left_out() -> None:
     assert "base −5.0, one seed, dormant" in said
 
 
+def test_of_a_method_that_has_done_fewer_tasks_it_says_how_many() -> None:
+    said = growing.sentence(table({"base": [[0.9, 0.7]], "cbp": BASE, "retrained": RETRAINED}))
+    assert "base −10.0, one seed of its first 2 tasks, dormant" in said and "−5.0 (−5.0 to −5.0), dormant" in said
+
+
 def test_without_the_retrained_network_it_says_what_is_missing() -> None:
     for runs in ({"base": BASE}, {"retrained": RETRAINED}):
         assert growing.sentence(table(runs)).endswith(
