@@ -10,6 +10,8 @@ from regrow.errors import StoreError
 
 Engine = Literal["fused", "plain"]
 Settings = dict[str, Any]
+FORMAT = 1
+"""Of the folders of runs. A later one is to be written into the spec as "format"; without it, it is 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +60,18 @@ class RunSpec:
             place: where they come from, for the error.
 
         Raises:
-            StoreError: it is not a spec.
+            StoreError: it is not a spec, or one of a newer regrow.
         """
         try:
             values = json.loads(data)
-            return cls(**{item.name: values.pop(item.name) for item in fields(cls)}, **values)
+            written = values.get("format", FORMAT)
+            if written <= FORMAT:
+                return cls(**{item.name: values.pop(item.name) for item in fields(cls)}, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{place} does not hold the spec of a run ({type(error).__name__}: {error}): delete its folder to run "
                 "it again."
             ) from error
+        raise StoreError(
+            f"{place} was written by a newer regrow (format {written}; this one reads up to {FORMAT}): update regrow."
+        )

@@ -44,3 +44,9 @@ def test_a_field_too_many_is_refused(spec):
     data = json.dumps(json.loads(spec.to_json()) | {"colour": "red"}).encode()
     with pytest.raises(StoreError, match="colour"):
         RunSpec.from_json(data, "here")
+
+
+def test_a_spec_of_a_newer_regrow_is_told_as_such(spec):
+    values = json.loads(spec.to_json()) | {"format": 2, "weather": "fine"}
+    with pytest.raises(StoreError, match=r"spec.json was written by a newer regrow \(format 2; .*: update regrow"):
+        RunSpec.from_json(json.dumps(values).encode(), "runs/spec.json")
