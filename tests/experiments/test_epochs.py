@@ -179,6 +179,16 @@ class TestSelection(OneBatch):
         rows_of(cleared, 1)
         assert not cleared.state_dict()["optimizer"]["state"]
 
+    def test_of_equals_the_first_is_chosen(self):
+        begun, networks = course(selection="best_validation", learning_rate=0.0, epochs=2), []
+        while not networks or begun.state_dict()["task"] == 0:
+            begun.advance()
+            networks.append(begun.state_dict())
+        ends = [each for each in networks if each["epoch"] == 1 and each["position"] == 0]
+        # Nothing is learned, but the running means go on; the accuracy is that of outputs which hardly change.
+        assert ends[0]["best"]["accuracy"] == networks[-2]["best"]["accuracy"]
+        assert torch.equal(networks[-1]["network"]["1.running_mean"], ends[0]["network"]["1.running_mean"])
+
     def test_the_last_epoch_is_reported_or_the_best(self):
         _, _, tested = self.epochs()
         assert max(tested) > tested[-1]  # else nothing would be shown
