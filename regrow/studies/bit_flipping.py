@@ -120,6 +120,11 @@ class BitFlippingStudy(OnlineStudy, name="bit-flipping"):
         }
         found |= {f"linear step={step}": Arm(changes={"widths": [], "learning_rate": step}) for step in STEPS}
         found |= {f"adam step={step}": Arm(changes={"optimizer": "adam", "learning_rate": step}) for step in STEPS}
+        if scale == "paper-code":  # as configured there; a maturity threshold of 100 was meant, and 10 used
+            published = ContinualBackprop(
+                1e-4, 10, budget="bernoulli", utility_rule="adaptable_contribution", weight_sums="each_step"
+            )
+            found["cbp as in the code"] = Arm((published,))
         return found | {
             "l2": Arm((L2(1e-2),)),
             "shrink-and-perturb": Arm((ShrinkAndPerturb(1e-2, 1e-3, period=100),)),

@@ -277,7 +277,7 @@ def _chosen(rate: float, maturity: int) -> dict[str, Arm]:
     return {
         "cbp": Arm((ContinualBackprop(rate, maturity, weight_sums="each_step"),)),
         "l2": Arm((L2(1e-3),)),
-        "shrink-and-perturb": Arm((ShrinkAndPerturb(1e-3, 1e-3, period=100),)),
+        "shrink-and-perturb": Arm((ShrinkAndPerturb(1e-3, 1e-4, period=100),)),
         "dropout": Arm(changes={"dropout": 0.03}),
         "adam": Arm(changes={"optimizer": "adam", "learning_rate": 1e-4}),
     }
