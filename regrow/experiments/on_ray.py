@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from regrow.errors import ConfigError, StoreError
-from regrow.experiments.execute import BUSY_SECONDS, ONE_THREAD, Display, Ended, Failure, Job, hear, lose
+from regrow.experiments.execute import BUSY_SECONDS, Display, Ended, Failure, Job, hear, lose
 
 _TICK_SECONDS = 0.5
 _ANSWER_SECONDS = 10.0
@@ -29,15 +29,20 @@ def execute_on_ray(
     Raises:
         ConfigError: Ray is not installed, or the cluster does not answer.
     """
-    ray = _connect(address, workers)
+    ray, is_ours = _connect(address, workers)
+    pool = _Pool(ray, jobs, display, until)
     try:
-        return _Pool(ray, jobs, display, until).drain(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
+        return pool.drain(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
     finally:
-        ray.shutdown()
+        pool.close()
+        if is_ours:
+            ray.shutdown()
 
 
-def _connect(address: str, workers: int | None) -> Any:
-    """Ray, connected to the cluster at an address; for "ray", to one that runs on this machine, or is started."""
+def _connect(address: str, workers: int | None) -> tuple[Any, bool]:
+    """Ray, connected to the cluster at an address; for "ray", to the one that this process has, that runs on this
+    machine, or that is started. And whether the connection is to be closed.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of what is run
     try:
         import ray
@@ -45,6 +50,8 @@ def _connect(address: str, workers: int | None) -> Any:
         raise ConfigError(
             "--on ray needs Ray, which is not installed: pip install 'regrow[cluster]', here and on all machines."
         ) from None
+    if address == "ray" and ray.is_initialized():
+        return ray, False
     quietly: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address != "ray":
         place = urlsplit(address)
@@ -56,20 +63,20 @@ def _connect(address: str, workers: int | None) -> Any:
                 f"No Ray cluster answers at {address} ({error}): start one by `ray start --head`, and give "
                 f"ray://HOST:{_PORT} with the host that it runs on, or --on ray for this machine alone."
             ) from error
-        return ray
+        return ray, True
     try:
         ray.init("auto", **quietly)
     except ConnectionError:
         ray.init(num_cpus=workers, include_dashboard=False, **quietly)
-    return ray
+    return ray, True
 
 
 class _Pool:
     def __init__(self, ray: Any, jobs: Sequence[Job], display: Display, until: float | None) -> None:
-        modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment = {"env_vars": ONE_THREAD | {"PYTHONPATH": modules}}
-        # Retries are counted here as for local workers, so that a run that kills its worker is given up.
-        self._do = ray.remote(num_cpus=1, max_retries=0, runtime_env=environment)(_work)
+        # Retries are counted here as for local workers, so that a run that kills its worker is given up. Ray itself
+        # lets a task of one core have one thread. No environment of its own: that would take Ray long to make.
+        self._do = ray.remote(num_cpus=1, max_retries=0)(_work)
+        self._modules = [path or os.getcwd() for path in sys.path]
         self._ray = ray
         self._jobs = jobs
         self._display = display
@@ -92,6 +99,11 @@ class _Pool:
             self._display.update(self._jobs, list(self._running.values()), ended.done, len(ended.failures))
         return ended
 
+    def close(self) -> None:
+        """End what still runs."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+
     def _fill(self, workers: int) -> None:
         if self._until is not None and time.time() >= self._until:
             self._ended.left += len(self._waiting)
@@ -105,7 +117,7 @@ class _Pool:
                 self._waiting.append(job)
                 continue
             message = {"folder": os.path.abspath(job.folder.path), "module": job.module, "until": self._until}
-            self._running[self._do.remote(message)] = job
+            self._running[self._do.remote(message, self._modules)] = job
 
     def _take(self, job: Job, reference: Any) -> None:
         """Take in how a run ended."""
@@ -133,7 +145,9 @@ class _Pool:
             self._ended.failures.append(Failure(job, message["error"]))
 
 
-def _work(message: dict[str, Any]) -> dict[str, Any]:
+def _work(message: dict[str, Any], modules: list[str]) -> dict[str, Any]:
+    """Do a run in a process of Ray's, which is to find the modules that this one finds."""
+    sys.path += [path for path in modules if path not in sys.path]
     from regrow.experiments.worker import work
 
     return work(message, lambda row: None)
