@@ -1,6 +1,7 @@
 """Slowly-changing regression: a target that keeps moving because some of its input bits flip now and then."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -133,14 +134,15 @@ class BitFlippingStudy(OnlineStudy, name="bit-flipping"):
 
     def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
         """Return Extended Data Fig. 2, or the picture in the readme of the published code."""
+        title = "loss of plasticity in slowly-changing regression"
         if scale == "paper":
-            panels = (_panel(name, bin=4, published=f"ED 2, {name}") for name in ACTIVATIONS)
-            return (Counterpart("ED 2", "loss of plasticity in slowly-changing regression", tuple(panels)),)
+            panels = tuple(_panel(name, bin=4, published=f"ED 2, {name}") for name in ACTIVATIONS)
+            return Counterpart("ED 2", title, panels), _of_methods(bin=4)
         if scale == "paper-code":
-            panels = (_panel(name, bin=2, published=f"published code, {name}") for name in ("relu", "tanh"))
-            return (Counterpart("Readme of the published code", "all slow bits redrawn", tuple(panels)),)
+            panels = tuple(_panel(name, bin=2, published=f"published code, {name}") for name in ("relu", "tanh"))
+            return Counterpart("Readme of the published code", "all slow bits redrawn", panels), _of_methods(bin=2)
         if scale == "laptop":
-            return (Counterpart("ED 2", "loss of plasticity in slowly-changing regression", (_panel("relu", bin=4),)),)
+            return Counterpart("ED 2", title, (_panel("relu", bin=4),)), _of_methods(bin=4)
         return ()
 
     def stream(self, problem: Mapping[str, Any], seed: int) -> BitFlipping:
@@ -190,6 +192,14 @@ def _panel(activation: str, bin: int, published: str | None = None) -> ArticlePa
     return ArticlePanel(
         heading, "squared_error", arms, bin, x_label="Million examples", x_factor=0.01, published=published
     )
+
+
+def _of_methods(bin: int) -> Counterpart:
+    """What the article does not show: the remedies beside ReLU networks of step .01."""
+    arms = ("relu step=0.01", "cbp", "l2", "shrink-and-perturb", "adam step=0.01", "linear step=0.01")
+    panel = ArticlePanel("Squared error", "squared_error", arms, bin, x_label="Million examples", x_factor=0.01)
+    dormant = replace(panel, heading="Dormant units (%)", measure="dormant", arms=arms[:-1], bin=10, factor=100)
+    return Counterpart("Beside ED 2", "methods, ReLU, step .01", (panel, dormant))
 
 
 def _candidates() -> dict[str, Arm]:
