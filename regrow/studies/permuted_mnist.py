@@ -244,6 +244,8 @@ _MEASURES = {
 
 def _panels(arms: tuple[str, ...], published: Mapping[str, str]) -> Iterator[ArticlePanel]:
     for measure, (heading, factor) in _MEASURES.items():
+        if measure in published and measure == "effective_rank":  # the article has it in per cent of its 2,000 units
+            heading, factor = "Effective rank (% of the units)", 100 / 2000
         yield ArticlePanel(heading, measure, arms, factor=factor, published=published.get(measure))
 
 

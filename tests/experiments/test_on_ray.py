@@ -112,9 +112,7 @@ def test_something_else_that_answers_is_no_cluster(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(
-            ConfigError, match=rf"No Ray cluster answers at ray://127.0.0.1:{port} \(this is no Ray\)"
-        ):
+        with pytest.raises(ConfigError, match=rf"No Ray cluster answers at ray://127.0.0.1:{port} \(this is no Ray\)"):
             on_ray.execute_on_ray([], 1, silent(), f"ray://127.0.0.1:{port}")
 
 
