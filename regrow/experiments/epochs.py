@@ -129,7 +129,7 @@ class EpochCourse:
         """See `Course`. A task is taken to be as long as it has classes."""
         part = 0.0
         if self._task is not None:
-            part = (self._epoch + self._position / len(self._task.train)) / self._regime.epochs
+            part = (self._epoch + self._position / len(self._task.train)) / self._regime.epochs_of(self._index)
         sizes = [self._study.classes(self._problem, index) for index in range(self._problem["tasks"])]
         done = sum(sizes[: self._index])
         return (done + part * sum(sizes[self._index : self._index + 1])) / sum(sizes)
@@ -228,7 +228,7 @@ class EpochCourse:
 
     def _end_epoch(self, task: SplitTask) -> bool:
         """Test the network as far as that is asked for. Says whether this was the last epoch of the task."""
-        ended = self._epoch + 1 == self._regime.epochs
+        ended = self._epoch + 1 == self._regime.epochs_of(self._index)
         if ended or self._regime.reported == "best":
             augmented = self._regime.augmentation == "train_and_test"
             self._tested.append(self._accuracy(task, task.test, augmented))
@@ -251,12 +251,13 @@ class EpochCourse:
             self._network.load_state_dict(self._best["network"])
             if self._regime.memory == "cleared":
                 self._optimizer.state.clear()
+        epochs = self._regime.epochs_of(self._index)
         row = {
             "task": self._index,
             "classes": task.classes,
             TEST_ACCURACY.measure: max(self._tested),
             "train_accuracy": int(self._right) / len(task.train),
-            "online_accuracy": (self._right_before + int(self._right)) / (self._regime.epochs * len(task.train)),
+            "online_accuracy": (self._right_before + int(self._right)) / (epochs * len(task.train)),
             **dict(sorted(self._symptoms.items())),
             "replacements": self._replacements(),
         }

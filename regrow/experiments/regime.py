@@ -28,6 +28,8 @@ class Regime:
 
     Attributes:
         epochs: passes over the training images, each in a new order.
+        epochs_in_turn: if given, in the place of `epochs`: those of the first task, of the second and so on, over and
+            over, for tasks of different size.
         schedule: pairs of an epoch and the factor on the step size from there on; 1 before the first.
         head: what becomes of the output layer when a task begins: it is "kept"; weights and biases are "zeroed"; or it
             is "grown": outputs that come into use are drawn as the whole layer was at first.
@@ -46,6 +48,7 @@ class Regime:
     """
 
     epochs: int
+    epochs_in_turn: Sequence[int] = ()
     schedule: Sequence[tuple[int, float]] = ()
     head: Head = "kept"
     selection: Selection = "last"
@@ -55,7 +58,8 @@ class Regime:
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
-        whole_number("Regime.epochs", self.epochs, least=1)
+        for count in (self.epochs, *self.epochs_in_turn):
+            whole_number("Regime.epochs", count, least=1)
         for name, kind in _CHOICES.items():
             value = getattr(self, name)
             if value not in get_args(kind):
@@ -71,6 +75,10 @@ class Regime:
     def of(cls, problem: Mapping[str, Any]) -> "Regime":
         """Read it from the numbers of a run; what is not among them has its default."""
         return cls(**{item.name: problem[item.name] for item in fields(cls) if item.name in problem})
+
+    def epochs_of(self, task: int) -> int:
+        """How many epochs a task has, counted from 0."""
+        return self.epochs_in_turn[task % len(self.epochs_in_turn)] if self.epochs_in_turn else self.epochs
 
     def factor(self, epoch: int) -> float:
         """On the step size, in an epoch that is counted from 0."""

@@ -12,7 +12,7 @@ from regrow.experiments.arm import Arm
 from regrow.experiments.counterpart import ArticlePanel, Counterpart
 from regrow.experiments.epochs import EpochStudy, SplitStream
 from regrow.experiments.scale import Scale
-from regrow.methods import ContinualBackprop, FullReset, ShrinkAndPerturb
+from regrow.methods import ContinualBackprop, FullReset, L2Init, ShrinkAndPerturb
 from regrow.networks.convnet import ConvNet
 from regrow.streams import ClassPairs, GradualSplit, NoisyLabels, sources
 from regrow.streams.images import colour_statistics
@@ -40,6 +40,14 @@ _PAPER = {
     "measured_images": 200,
     "channels_last": True,
     "device": "cpu",
+}
+_KUMAR = _PAPER | {
+    "tasks": 500,
+    "channels": [16, 16],
+    "kernels": [5, 5],
+    "widths": [100, 100],
+    "epochs": 10,
+    "head": "kept",
 }
 _LAPTOP = _PAPER | {
     "data": "tiny-imagenet-100",
@@ -103,6 +111,15 @@ class ContinualImageNet(EpochStudy, name="continual-imagenet"):
         "search": Scale(
             "hours of one core: steps and settings of all methods to choose from, 1 seed", range(1000, 1001), _LAPTOP
         ),
+        "kumar-2023": Scale(
+            "days: the setting of Kumar et al. 2023, 500 tasks of 10 epochs, the output layer is kept, 10 seeds",
+            range(10),
+            _KUMAR,
+            _CAPTION.format(images="ImageNet at 32×32", epochs=10, channels="16, 16", step=".01")
+            .replace("three convolutions", "two convolutions of 5×5")
+            .replace("hidden layers of 128", "hidden layers of 100")
+            .replace("; output layer zeroed before each task", ""),
+        ),
         "paper": Scale("the article's: 5,000 tasks of 250 epochs, 1,000 classes, 30 seeds", range(30), _PAPER),
         "paper-code": Scale(
             "cbp as in the published code, beside the article's, at the size of paper", range(30), _PAPER
@@ -115,6 +132,14 @@ class ContinualImageNet(EpochStudy, name="continual-imagenet"):
             return _candidates()
         if scale == "paper-code":
             return {"cbp": _cbp(), "cbp as in the code": _cbp(utility_rule="adaptable_contribution", of_all=True)}
+        if scale == "kumar-2023":
+            return {
+                **_steps(0.01, 0.001),
+                "l2": _l2(1e-3),
+                "l2-init": Arm((L2Init(1e-3),)),
+                "shrink-and-perturb": _shrink_and_perturb(1e-3, 1e-3),
+                "cbp": _cbp(1e-4, utility_rule="adaptable_contribution"),
+            }
         if scale == "paper":
             return {
                 **_steps(0.01, 0.001, 0.0001),

@@ -39,3 +39,11 @@ def test_a_value_out_of_its_range_is_refused(settings, message):
     with pytest.raises(ConfigError) as caught:
         Regime(**{"epochs": 1, **settings})
     assert message in str(caught.value)
+
+
+def test_tasks_in_turn_may_have_other_epochs():
+    regime = Regime.of({"epochs": 7, "epochs_in_turn": [10, 50]})
+    assert [regime.epochs_of(task) for task in range(4)] == [10, 50, 10, 50]
+    assert Regime(7).epochs_of(3) == 7
+    with pytest.raises(ConfigError, match="Regime.epochs=0 is too small"):
+        Regime(7, epochs_in_turn=[10, 0])
