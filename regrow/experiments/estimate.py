@@ -4,12 +4,13 @@ import importlib
 import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from regrow.errors import ConfigError, RegrowError
+from regrow.experiments.execute import cores
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.store import RunFolder
 
@@ -62,7 +63,10 @@ def estimate(specs: Sequence[RunSpec], module: str, out: Path, workers: int) -> 
         specs: the runs, of one study.
         module: the module that registers it.
         out: folder of all runs.
-        workers: how many are measured at once.
+        workers: how many are measured at once; never more than this machine has cores.
+
+    Raises:
+        RegrowError: an arm cannot be begun.
     """
     left = {spec.key: _left(spec, out) for spec in specs}
     firsts: dict[str, RunSpec] = {}
@@ -72,8 +76,14 @@ def estimate(specs: Sequence[RunSpec], module: str, out: Path, workers: int) -> 
     if not firsts:
         return None
     chosen = list(firsts.values())[:: -(-len(firsts) // _MOST_ARMS)]
-    with ProcessPoolExecutor(min(workers, len(chosen)), multiprocessing.get_context("spawn")) as pool:
-        samples = dict(zip((spec.method for spec in chosen), pool.map(partial(sample, module), chosen), strict=True))
+    # On this machine, wherever the runs themselves will be.
+    with ProcessPoolExecutor(min(workers, cores(), len(chosen)), multiprocessing.get_context("spawn")) as pool:
+        futures = {spec.method: pool.submit(sample, module, spec) for spec in chosen}
+        try:
+            samples = {method: _result(method, future) for method, future in futures.items()}
+        except RegrowError:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     usual = Sample(
         sum(each.seconds for each in samples.values()) / len(samples), max(each.checkpoint for each in samples.values())
     )
@@ -103,6 +113,18 @@ def sample(module: str, spec: RunSpec) -> Sample:
         course.advance()
     passed, share = time.perf_counter() - began, course.progress - start
     return Sample(passed / share if share else passed, len(encode(course.state_dict())))
+
+
+def _result(method: str, future: "Future[Sample]") -> Sample:
+    try:
+        return future.result()
+    except RegrowError:
+        raise
+    except Exception as error:  # whatever a study raises, or the loss of the process that measured
+        raise ConfigError(
+            f"{method} could not be measured ({type(error).__name__}: {error}): run it alone, by --methods {method} "
+            "--seeds 1, to see why."
+        ) from error
 
 
 def _left(spec: RunSpec, out: Path) -> float:
