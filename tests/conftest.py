@@ -7,6 +7,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also for processes that tests start
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
@@ -15,3 +16,12 @@ torch.set_num_threads(1)
 settings.register_profile("short", max_examples=100, deadline=None, derandomize=False, database=None, print_blob=True)
 settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
 settings.load_profile("short")
+
+
+@pytest.fixture
+def process_settings():
+    """What a run sets in its process, put back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)

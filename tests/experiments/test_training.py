@@ -19,15 +19,6 @@ from regrow.studies import BitFlippingStudy
 ADAM = Training("squared_error", 16, "adam")
 
 
-@pytest.fixture
-def process_settings():
-    """What a run sets in its process, put back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 def classes(count=40):
     generator = torch.Generator().manual_seed(0)
     return torch.rand(count, 6, generator=generator), torch.randint(3, (count,), generator=generator)

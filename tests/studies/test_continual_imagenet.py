@@ -20,15 +20,6 @@ def study():
     return ContinualImageNet()
 
 
-@pytest.fixture
-def process_settings():
-    """What a run sets in its process, put back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 def test_the_scale_of_the_article_is_the_article_s(study):
     scale, arms = study.scale("paper"), study.arms("paper")
     problem = scale.problem

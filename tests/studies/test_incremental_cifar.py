@@ -16,15 +16,6 @@ from regrow.studies.incremental_cifar import IncrementalCIFAR
 STUDY = IncrementalCIFAR()
 
 
-@pytest.fixture
-def process_settings():
-    """What a run sets in its process, put back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
 def test_the_scale_of_the_article_is_the_article_s():
     problem = STUDY.scale("paper").problem
     assert (problem["increment"], problem["tasks"], problem["epochs"], problem["batch"]) == (5, 20, 200, 90)
