@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 try:
     from cyclopts import App, CycloptsError, Parameter
@@ -22,9 +22,11 @@ from rich.table import Table
 from rich.text import Text
 
 import regrow
-from regrow.errors import ConfigError, RegrowError, StoreError
+from regrow.errors import ConfigError, DataError, RegrowError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from regrow.experiments.execute import Failure
     from regrow.experiments.spec import RunSpec
     from regrow.experiments.store import RunFolder
@@ -384,10 +386,18 @@ def _description(study: "Study", specs: "list[RunSpec]") -> dict[str, object]:
     return {
         "study": study.name,
         "scale": first.scale,
-        "data": study.origin(first.problem),
+        "data": _origin(study, first.problem),
         **problem,
         "settings": settings,
     }
+
+
+def _origin(study: "Study", problem: "Mapping[str, Any]") -> str:
+    """What data was read; a report needs no data, so that they may be gone."""
+    try:
+        return study.origin(problem)
+    except DataError:
+        return f"{problem['data']}, which is not here any more"
 
 
 def _command_for(study: "Study", specs: "list[RunSpec]") -> str:

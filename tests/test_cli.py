@@ -280,3 +280,13 @@ def test_without_the_extra_the_command_says_what_to_install():
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     assert result.returncode == 1
     assert result.stderr == "regrow: the command needs the extra 'studies': pip install 'regrow[studies]'\n"
+
+
+def test_a_report_needs_no_data_that_are_gone(monkeypatch):
+    import regrow.studies  # noqa: F401  registers all studies
+    from regrow.cli import _origin
+    from regrow.experiments.study import study_named
+
+    study = study_named("permuted-mnist")
+    assert _origin(study, {"data": "/nowhere/at/all"}) == "/nowhere/at/all, which is not here any more"
+    assert _origin(study, {"data": "optical-digits"}).startswith("1,797 images")
