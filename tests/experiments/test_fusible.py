@@ -135,3 +135,8 @@ def test_numba_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "numba is not installed" in (fused_reason(chain(), [Backprop()]) or "")
+
+
+def test_a_budget_of_all_units_is_left_to_the_plain_engine():
+    reason = fused_reason(MLP(4, [8], 2), [ContinualBackprop(budget="carried_of_all")])
+    assert reason == "it does not know budget='carried_of_all'"
