@@ -72,7 +72,8 @@ def run(
         scale: one of the study's; `regrow list` shows them. Settings may follow: laptop+tasks=50+label_noise=0.1
         seeds: how many (5), or which (0:30, the last one left out). Default: as the scale says.
         methods: names with commas between them. Default: all of the study.
-        engine: fused, plain, or auto: fused where it can serve the methods.
+        engine: fused, plain, or auto: fused where it can serve the methods; or batched: all seeds of a method learn
+            side by side in one process, on a GPU if there is one. On a CPU that is the slowest.
         workers: processes at once. Default: one per core.
         data: which images, where the study reads any: a path, a name below REGROW_DATA, or an hf:// address. Default:
             as the scale says.
@@ -131,9 +132,8 @@ def run(
     finally:  # a folder that cannot be read is told of beside the others
         _complain(failures)
     if outcome.left:
-        console.print(
-            f"The time is over: {outcome.left} runs are saved where they are; to go on: {_command()}", soft_wrap=True
-        )
+        left = f"{_runs(outcome.left)} left, with everything saved"
+        console.print(f"The time is over: {left}; to go on: {_command()}", soft_wrap=True)
     return 1 if failures else 3 if outcome.left else 0
 
 
@@ -281,7 +281,7 @@ def _plan(specs: "list[RunSpec]", out: Path) -> None:
 
     for spec in specs:
         folder = RunFolder(out / spec.study / spec.key)
-        line = f"{folder.path}  {spec.method}, seed {spec.seed}, {spec.engine} engine: {folder.state()}"
+        line = f"{folder.path}  {spec.title}, {spec.engine} engine: {folder.state()}"
         console.print(line, soft_wrap=True)
 
 
@@ -299,7 +299,7 @@ def _announce(study: "Study", specs: "list[RunSpec]", out: Path, on: str, worker
         raise ConfigError("This shard has no run in it: give fewer shards, or more seeds.")
     first = specs[0]
     methods = list(dict.fromkeys(spec.method for spec in specs))
-    count = len({spec.seed for spec in specs})
+    count = len({seed for spec in specs for seed in spec.seeds})
     seeds = f"{count} seed{'s' if count > 1 else ''}"
     console.print(f"{study.name}, {first.scale}: {study.summary}", style="bold", soft_wrap=True)
     console.print(f"  data      {study.origin(first.problem)}", soft_wrap=True)
@@ -317,6 +317,8 @@ def _engines(specs: "list[RunSpec]") -> str:
     parts = []
     if any(spec.engine == "fused" for spec in specs):
         parts.append("fused, which can do these methods: the same steps as plain PyTorch in one compiled loop")
+    if any(spec.engine == "batched" for spec in specs):
+        parts.append(f"batched, all seeds of a method side by side, on {specs[0].problem['device']}")
     reasons: dict[str, list[str]] = {}
     for method, spec in {spec.method: spec for spec in specs if spec.engine == "plain"}.items():
         obstacle = why_plain(spec)
@@ -343,17 +345,18 @@ def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> "Section | Non
         return None
     place = out / first.study / first.scale
     make_folder(place)
+    planned = sum(len(spec.seeds) for spec in specs)
     content = section(
         curves,
         _description(study, specs),
         _command_for(study, specs),
         caption=study.scale(first.scale).caption or study.caption if first.scale != "smoke" else "",
         planned_tasks=first.tasks,
-        planned_runs=len(specs),
+        planned_runs=planned,
         counterparts=study.counterparts(first.scale),
     )
     picture, page = write_report(place, content)
-    settled = settle(curves, first.tasks, len(specs))
+    settled = settle(curves, first.tasks, planned)
     view = view_of(settled.curves)
     console.print(_values(view.cells(view.table(settled.curves))))
     console.print(" ".join(filter(None, [content.seen, settled.remark])), soft_wrap=True)
@@ -403,12 +406,13 @@ def _origin(study: "Study", problem: "Mapping[str, Any]") -> str:
 def _command_for(study: "Study", specs: "list[RunSpec]") -> str:
     """What to type to make these runs from nothing."""
     first = specs[0]
-    seeds = sorted({spec.seed for spec in specs})
+    seeds = sorted({seed for spec in specs for seed in spec.seeds})
     words = ["regrow", "run", first.study, "--scale", first.scale]
     words += ["--seeds", f"{seeds[0]}:{seeds[-1] + 1}" if seeds[0] else str(seeds[-1] + 1)]
     words += ["--methods", ",".join(dict.fromkeys(spec.method for spec in specs))]
-    if all(spec.engine == "plain" for spec in specs):
-        words += ["--engine", "plain"]
+    for engine in ("plain", "batched"):
+        if all(spec.engine == engine for spec in specs):
+            words += ["--engine", engine]
     if first.problem.get("data") != study.scale(first.scale).problem.get("data"):
         words += ["--data", first.problem["data"]]
     return shlex.join(words)
@@ -416,23 +420,33 @@ def _command_for(study: "Study", specs: "list[RunSpec]") -> str:
 
 def _newest(folders: "list[RunFolder]") -> "list[RunFolder]":
     """Of several runs of one method and seed, with other settings or another engine, keep the one begun last."""
-    kept: dict[tuple[str, int], RunFolder] = {}
-    for folder in sorted(folders, key=lambda item: (item.path / "spec.json").stat().st_mtime):
+    taken: set[tuple[str, int]] = set()
+    kept = []
+    for folder in sorted(folders, key=lambda item: (item.path / "spec.json").stat().st_mtime, reverse=True):
         spec = folder.spec()
-        kept[spec.method, spec.seed] = folder
+        mine = {(spec.method, seed) for seed in spec.seeds}
+        if not mine & taken:
+            taken |= mine
+            kept.append(folder)
     if len(kept) < len(folders):
-        console.print(
-            f"{len(folders) - len(kept)} older runs with other settings or another engine are left out.", soft_wrap=True
-        )
-    return sorted(kept.values(), key=lambda item: item.spec().seed)
+        older = _runs(len(folders) - len(kept))
+        console.print(f"Left out, as older and of other settings or another engine: {older}.", soft_wrap=True)
+    return sorted(kept, key=lambda item: item.spec().seed)
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def _complain(failures: "list[Failure]") -> None:
     for failure in failures:
-        name = f"{failure.job.spec.method}, seed {failure.job.spec.seed}"
-        console.print(f"Failed: {name} in {failure.job.folder.path}: {failure.error}", style="red", soft_wrap=True)
+        console.print(
+            f"Failed: {failure.job.spec.title} in {failure.job.folder.path}: {failure.error}",
+            style="red",
+            soft_wrap=True,
+        )
     if failures:
-        console.print(f"{len(failures)} runs failed; to try them again: {_command()}", soft_wrap=True)
+        console.print(f"Failed: {_runs(len(failures))}; to try again: {_command()}", soft_wrap=True)
 
 
 def _command() -> str:

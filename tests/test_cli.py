@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from regrow.cli import console, main
+from regrow.experiments.store import RunFolder
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 120
@@ -175,6 +176,42 @@ def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path):
     assert not list(tmp_path.glob("*/*/DONE"))
 
 
+def test_a_budget_stops_in_time_with_all_saved(tmp_path):
+    """Also when there is no time at all, and the same command goes on."""
+    words = ("run", "permuted-digits", "--scale", "smoke+tasks=100000", "--methods", "cbp", "--seeds", 1)
+    words += ("--out", tmp_path)
+    began = time.monotonic()
+    code, output, errors = regrow(*words, "--budget", "8s")
+    assert (code, errors) == (3, "")
+    assert "The time is over: 1 run left, with everything saved; to go on: regrow run permuted-digits" in output
+    assert 8 < time.monotonic() - began < 60
+    (folder,) = map(RunFolder, folders(tmp_path))
+    assert folder.state() == "stopped"
+    done, state = folder.resume()
+    assert done == folder.length() > 10 and state["position"] >= 0
+    assert regrow(*words, "--budget", "0.1s")[0] == 3
+    assert folder.length() == done
+
+
+def test_all_seeds_of_a_method_can_be_one_run(tmp_path):
+    words = ("run", "permuted-digits", "--scale", "smoke", "--methods", "cbp,l2", "--engine", "batched")
+    code, output, errors = regrow(*words, "--seeds", 3, "--out", tmp_path)
+    assert (code, errors) == (0, "")
+    assert re.search(r"engine    batched, all seeds of a method side by side, on (cpu|cuda)", output)
+    assert re.search(r"Continual backprop +3 ", output)
+    assert len(folders(tmp_path)) == 2
+    page = (tmp_path / "permuted-digits" / "smoke" / "report.html").read_text()
+    assert "--seeds 3 --methods cbp,l2 --engine batched" in page
+    assert re.search(r"cbp +0–2 +done +4/4 ", regrow("watch", tmp_path, "--once")[1])
+    # One of these seeds again, by another engine: it is newer, and a seed is not to be counted twice.
+    assert (
+        regrow("run", "permuted-digits", "--scale", "smoke", "--methods", "cbp", "--seeds", 1, "--out", tmp_path)[0]
+        == 0
+    )
+    output = regrow("report", tmp_path)[1]
+    assert "Left out, as older and of other settings or another engine: 1 run." in output
+
+
 def test_a_damaged_run_is_told_and_the_others_go_on(smoke, tmp_path):
     words = ("run", "permuted-digits", "--scale", "smoke", "--methods", "l2", "--workers", 1, "--out", tmp_path)
     for folder in folders(smoke[0]):
@@ -190,7 +227,7 @@ def test_a_damaged_run_is_told_and_the_others_go_on(smoke, tmp_path):
     assert code == 1
     assert f"{damaged}: StoreError: {damaged / 'checkpoint.safetensors'} is damaged" in output
     assert f"delete the folder {damaged} to run it again" in output
-    assert "1 runs failed; to try them again: regrow run permuted-digits" in output
+    assert "Failed: 1 run; to try again: regrow run permuted-digits" in output
     assert (whole / "DONE").exists()
     assert re.search(r" failed +0/4 ", regrow("watch", tmp_path, "--once")[1])
 
@@ -198,7 +235,7 @@ def test_a_damaged_run_is_told_and_the_others_go_on(smoke, tmp_path):
     (damaged / "spec.json").write_text(json.dumps(spec | {"seed": 7}))
     code, output, errors = regrow(*words)
     assert code == 2
-    assert "1 runs failed; to try them again: regrow run permuted-digits" in output
+    assert "Failed: 1 run; to try again: regrow run permuted-digits" in output
     assert errors.startswith(f"error: {damaged / 'spec.json'} does not match its folder")
     code, output, errors = regrow("report", tmp_path)
     assert (code, output) == (2, "")

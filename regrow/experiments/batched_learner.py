@@ -13,13 +13,12 @@ from regrow.attachment.unit_worker import Event
 from regrow.errors import ConfigError, DataError, StateError
 from regrow.experiments.batched_replacement import Due, joined, replace_units
 from regrow.experiments.batched_step import Layered, Networks, Rule, step
-from regrow.experiments.fusible import activations, dropouts, fused_reason, linear_layers, steps_of
+from regrow.experiments.fusible import activations, dropouts, fused_reason, hidden_groups, linear_layers, steps_of
 from regrow.experiments.replacement_plan import Planner
 from regrow.experiments.step_graphs import StepGraphs, run_eagerly
 from regrow.experiments.training import Training
 from regrow.methods import L2, ContinualBackprop, Method, QuotaMethod, ShrinkAndPerturb
 from regrow.methods.generator import seeded_generator
-from regrow.units.graph import Slice, UnitGroup
 from regrow.units.initial import Init, law_for
 from regrow.units.surgery import Region
 
@@ -154,7 +153,7 @@ class BatchedLearner:
 
         places = {method: index for index, method in enumerate(methods)}
         self._noise_generators = [_generator(seed, places, perturbation) for seed in seeds]
-        self._groups = _groups(self._layers[0])
+        self._groups = hidden_groups(self._layers[0])
         self._planners = [
             self._planner(network, layers, init, _generator(seed, places, self._method))
             for network, layers, seed in zip(networks, self._layers, seeds, strict=True)
@@ -392,13 +391,3 @@ def _runs(perturbed: Sequence[bool], dues: dict[int, list[Due]]) -> Iterator[tup
 
 def _generator(seed: int, places: dict[Method, int], method: Method | None) -> Generator:
     return Generator() if method is None else seeded_generator(seed, places[method])
-
-
-def _groups(layers: dict[str, nn.Linear]) -> list[UnitGroup]:
-    """The hidden units, as `find_units` would name them, each with its incoming slice."""
-    groups = []
-    for name, layer in list(layers.items())[:-1]:
-        units = torch.arange(layer.out_features)[:, None]
-        part = Slice(f"{name}.weight", "incoming", tuple(layer.weight.shape), {0: units})
-        groups.append(UnitGroup(name, layer.out_features, "free", slices=(part,)))
-    return groups

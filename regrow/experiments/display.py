@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from regrow.experiments.execute import Display, Job
+from regrow.experiments.store import over_seeds
 from regrow.experiments.training import outcome_among
 
 _LOG_SECONDS = 10.0
@@ -49,8 +50,7 @@ class Bars(Display):
             self._progress.remove_task(self._bars.pop(job))
         for job in active:
             if job not in self._bars:
-                name = f"{job.spec.method}, seed {job.spec.seed}"
-                self._bars[job] = self._progress.add_task(name, total=job.spec.tasks, remark="")
+                self._bars[job] = self._progress.add_task(job.spec.title, total=job.spec.tasks, remark="")
             self._progress.update(self._bars[job], completed=job.task, remark=_remark(job))
 
     def note(self, text: str) -> None:
@@ -94,4 +94,6 @@ class Log(Display):
 
 def _remark(job: Job) -> str:
     outcome = outcome_among(job.row)
-    return f"{outcome.name} {outcome.text(job.row[outcome.measure])}" if outcome.measure in job.row else "starting"
+    if outcome.measure not in job.row:
+        return "starting"
+    return f"{outcome.name} {outcome.text(over_seeds(job.row[outcome.measure]))}"

@@ -91,7 +91,7 @@ def estimate(specs: Sequence[RunSpec], module: str, out: Path, workers: int) -> 
     return Estimate(
         sum(ours[key].seconds * share for key, share in left.items()),
         max(ours[key].seconds * share for key, share in left.items()),
-        sum(ours[spec.key].checkpoint + _ROW_BYTES * spec.tasks for spec in specs if left[spec.key]),
+        sum(ours[spec.key].checkpoint + _ROW_BYTES * spec.tasks * len(spec.seeds) for spec in specs if left[spec.key]),
         sum(share > 0 for share in left.values()),
         len(samples),
     )

@@ -13,10 +13,6 @@ from regrow.errors import ConfigError
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.store import Row, RunFolder
 
-KILLS = 3
-"""So often a run may lose its worker with no task done in between."""
-BUSY_SECONDS = 1.0
-"""Before asking again for a run that another process holds."""
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
 )
@@ -112,19 +108,3 @@ def execute(
 def cores() -> int:
     """How many processes can run at once on this machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def hear(job: Job, row: Row) -> None:
-    """Take in the row of a task that a run has done."""
-    job.row = row
-    if row["task"] >= job.task:  # not one that is done again after a kill
-        job.task, job.kills = row["task"] + 1, 0
-
-
-def lose(job: Job, how: str, display: Display) -> Failure | None:
-    """Note that the worker of a run was lost; a failure if that has happened too often."""
-    job.kills += 1
-    if job.kills < KILLS:
-        display.note(f"A worker {how}; {job.spec.method}, seed {job.spec.seed} goes on from its checkpoint.")
-        return None
-    return Failure(job, f"Its worker was lost {KILLS} times with no task done in between; the last one {how}.")

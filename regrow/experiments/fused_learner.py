@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from regrow.attachment.unit_worker import Event
 from regrow.errors import DataError, StateError
-from regrow.experiments.fusible import activations, dropouts, linear_layers, steps_of
+from regrow.experiments.fusible import activations, dropouts, hidden_groups, linear_layers, steps_of
 from regrow.experiments.machine_code import provide
 from regrow.experiments.replacement_plan import Planner
 from regrow.experiments.training import Training
@@ -26,7 +26,6 @@ from regrow.kernels.replacement import EACH_STEP, NONE, RANDOM, WHEN_DUE, Plan, 
 from regrow.methods import L2, ContinualBackprop, Method, QuotaMethod, ShrinkAndPerturb
 from regrow.methods.generator import seeded_generator
 from regrow.networks.layers.dropout import Dropout
-from regrow.units.graph import Slice, UnitGroup
 from regrow.units.initial import Init, law_for
 from regrow.units.surgery import Region
 
@@ -96,7 +95,7 @@ class FusedLearner:
         generators: dict[Method | None, Generator] = {
             method: seeded_generator(seed, index) for index, method in enumerate(methods)
         }
-        self._groups = _groups(self._layers)
+        self._groups = hidden_groups(self._layers)
         regions = [Region(group.slices[0], self._layers[group.name].weight) for group in self._groups]
         self._planner = Planner(
             unit_method,
@@ -330,16 +329,6 @@ class FusedLearner:
                     RuntimeWarning,
                     stacklevel=3,
                 )
-
-
-def _groups(layers: dict[str, nn.Linear]) -> list[UnitGroup]:
-    """The hidden units, as `find_units` would name them, each with its incoming slice."""
-    groups = []
-    for name, layer in list(layers.items())[:-1]:
-        units = torch.arange(layer.out_features)[:, None]
-        part = Slice(f"{name}.weight", "incoming", tuple(layer.weight.shape), {0: units})
-        groups.append(UnitGroup(name, layer.out_features, "free", slices=(part,)))
-    return groups
 
 
 def _rule(method: QuotaMethod | None) -> Rule:

@@ -10,6 +10,7 @@ from torch import nn
 from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb, UnitMethod
 from regrow.networks.layers.dropout import Dropout
+from regrow.units.graph import Slice, UnitGroup
 from regrow.units.initial import Init
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.SiLU)
@@ -54,6 +55,16 @@ def dropouts(network: nn.Module) -> list[Dropout | None]:
     steps = steps_of(network)
     behind = zip(steps, steps[1:], strict=False)
     return [after if isinstance(after, Dropout) else None for step, after in behind if type(step) in ACTIVATIONS]
+
+
+def hidden_groups(layers: dict[str, nn.Linear]) -> list[UnitGroup]:
+    """The hidden units of a network that can be fused, named as by `find_units`, each with its incoming slice."""
+    groups = []
+    for name, layer in list(layers.items())[:-1]:
+        units = torch.arange(layer.out_features)[:, None]
+        part = Slice(f"{name}.weight", "incoming", tuple(layer.weight.shape), {0: units})
+        groups.append(UnitGroup(name, layer.out_features, "free", slices=(part,)))
+    return groups
 
 
 def _training_reason(training: Training) -> str | None:

@@ -14,7 +14,7 @@ from regrow.experiments.training import Training
 from regrow.methods import Method
 from regrow.units.initial import Init
 
-ENGINES = ("auto", "fused", "plain")
+_ENGINES = ("auto", "fused", "plain")
 
 
 class Learner(Protocol):
@@ -174,8 +174,8 @@ def build_learner(
     Raises:
         ConfigError: an unknown engine, or engine="fused" where that cannot be.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ENGINES)}")
+    if engine not in _ENGINES:
+        raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, _ENGINES)}")
     reason = fused_reason(network, methods, init, training)
     if engine == "plain" or (engine == "auto" and reason is not None):
         return PlainLearner(network, learning_rate, methods, init, seed, training, example)
@@ -185,3 +185,32 @@ def build_learner(
     from regrow.experiments.fused_learner import FusedLearner
 
     return FusedLearner(network, learning_rate, methods, init, seed, training)
+
+
+class Alone:
+    """A learner as the only one of its row: what the batched learner is for many.
+
+    Args:
+        learner: the one.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self.state_dict = learner.state_dict
+        self.load_state_dict = learner.load_state_dict
+
+    def learn(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Learn examples in order: inputs [1, n, features] and labels [1, n, …]; the judgements are [1, n]."""
+        return self._learner.learn(inputs[0], labels[0])[None]
+
+    def task_changed(self, inputs: Tensor, labels: Tensor) -> None:
+        """Tell the methods that wait for it that a task begins, with all of its examples."""
+        self._learner.task_changed(inputs[0], labels[0])
+
+    def networks(self) -> list[nn.Module]:
+        """The network as it is now."""
+        return [self._learner.network()]
+
+    def replacements(self) -> list[dict[str, int]]:
+        """How many units were replaced so far, by group."""
+        return [self._learner.replacements()]

@@ -1,23 +1,22 @@
 """Runs on this machine: a supervisor with one single-threaded process per core."""
 
-import collections
 import json
 import os
 import selectors
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import IO, Any
 
-from regrow.experiments.execute import BUSY_SECONDS, ONE_THREAD, Display, Ended, Failure, Job, hear, lose
+from regrow.experiments.execute import ONE_THREAD, Display, Ended, Job
+from regrow.experiments.ledger import Ledger
 
 _TICK_SECONDS = 0.2
 
 
 def execute_locally(jobs: Sequence[Job], workers: int, display: Display, until: float | None = None) -> Ended:
     """See `execute`."""
-    pool = _Pool(jobs, display, until)
+    pool = _Pool(Ledger(jobs, display, until))
     try:
         return pool.drain(max(1, min(workers, len(jobs))))
     finally:
@@ -77,24 +76,18 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(self, jobs: Sequence[Job], display: Display, until: float | None) -> None:
-        self._jobs = jobs
-        self._until = until
-        self._display = display
-        self._waiting = collections.deque(jobs)
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
-        self._ended = Ended()
 
     def drain(self, workers: int) -> Ended:
-        ended = self._ended
-        while ended.done + ended.left + len(ended.failures) < len(self._jobs):
+        while self._ledger.is_open:
             self._fill(workers)
             for key, _ in self._selector.select(_TICK_SECONDS):
                 self._hear(key.data)
-            active = [worker.job for worker in self._workers if worker.job]
-            self._display.update(self._jobs, active, ended.done, len(ended.failures))
-        return ended
+            self._ledger.show([worker.job for worker in self._workers if worker.job])
+        return self._ledger.ended
 
     def close(self) -> None:
         for worker in list(self._workers):
@@ -102,21 +95,13 @@ class _Pool:
         self._selector.close()
 
     def _fill(self, workers: int) -> None:
-        """Give the jobs that may begin to idle workers, new ones as far as allowed; none when the time is over."""
-        if self._until is not None and time.time() >= self._until:
-            self._ended.left += len(self._waiting)
-            self._waiting.clear()
-            return
+        """Give the jobs that may begin to idle workers, and to new ones as far as allowed."""
         idle = [worker for worker in self._workers if worker.job is None]
-        now = time.monotonic()
-        for _ in range(len(self._waiting)):
-            if not idle and len(self._workers) >= workers:
+        while idle or len(self._workers) < workers:
+            job = self._ledger.next()
+            if job is None:
                 return
-            job = self._waiting.popleft()
-            if job.not_before > now:
-                self._waiting.append(job)
-                continue
-            (idle.pop() if idle else self._new_worker()).give(job, self._until)
+            (idle.pop() if idle else self._new_worker()).give(job, self._ledger.until)
 
     def _new_worker(self) -> _Worker:
         worker = _Worker()
@@ -132,33 +117,15 @@ class _Pool:
     def _hear(self, worker: _Worker) -> None:
         messages = worker.receive()
         if messages is None:
-            self._lost(worker, self._drop(worker))
+            how = self._drop(worker)
+            if worker.job is not None:
+                self._ledger.lose(worker.job, how)
             return
         for message in messages:
-            job = worker.job
-            if job is None:
+            if worker.job is None:
                 continue
             if message["kind"] == "progress":
-                hear(job, message["row"])
+                self._ledger.hear(worker.job, message["row"])
                 continue
+            self._ledger.end(worker.job, message)
             worker.job = None
-            if message["kind"] == "done":
-                job.task = job.spec.tasks
-                self._ended.done += 1
-            elif message["kind"] == "stopped":
-                self._ended.left += 1
-            elif message["kind"] == "busy":
-                job.not_before = time.monotonic() + BUSY_SECONDS
-                self._waiting.append(job)
-            else:
-                self._ended.failures.append(Failure(job, message["error"]))
-
-    def _lost(self, worker: _Worker, how: str) -> None:
-        job = worker.job
-        if job is None:
-            return
-        failure = lose(job, how, self._display)
-        if failure is None:
-            self._waiting.appendleft(job)
-        else:
-            self._ended.failures.append(failure)

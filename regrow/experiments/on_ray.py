@@ -3,7 +3,6 @@
 A task does what a local worker does, in a folder that all machines see; how far it has come is read off that folder.
 """
 
-import collections
 import os
 import socket
 import sys
@@ -14,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from regrow.errors import ConfigError, StoreError
-from regrow.experiments.execute import BUSY_SECONDS, Display, Ended, Failure, Job, hear, lose
+from regrow.experiments.execute import Display, Ended, Job
+from regrow.experiments.ledger import Ledger
 
 _TICK_SECONDS = 0.5
 _ANSWER_SECONDS = 10.0
@@ -30,7 +30,7 @@ def execute_on_ray(
         ConfigError: Ray is not installed, or the cluster does not answer.
     """
     ray, is_ours = _connect(address, workers)
-    pool = _Pool(ray, jobs, display, until)
+    pool = _Pool(ray, Ledger(jobs, display, until))
     try:
         return pool.drain(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
     finally:
@@ -72,22 +72,17 @@ def _connect(address: str, workers: int | None) -> tuple[Any, bool]:
 
 
 class _Pool:
-    def __init__(self, ray: Any, jobs: Sequence[Job], display: Display, until: float | None) -> None:
-        # Retries are counted here as for local workers, so that a run that kills its worker is given up. Ray itself
-        # lets a task of one core have one thread. No environment of its own: that would take Ray long to make.
+    def __init__(self, ray: Any, ledger: Ledger) -> None:
+        # Retries are counted by the ledger as for local workers, so that a run that kills its worker is given up. Ray
+        # itself lets a task of one core have one thread. No environment of its own: that would take Ray long to make.
         self._do = ray.remote(num_cpus=1, max_retries=0)(_work)
         self._modules = [path or os.getcwd() for path in sys.path]
         self._ray = ray
-        self._jobs = jobs
-        self._display = display
-        self._until = until
-        self._waiting = collections.deque(jobs)
+        self._ledger = ledger
         self._running: dict[Any, Job] = {}
-        self._ended = Ended()
 
     def drain(self, workers: int) -> Ended:
-        ended = self._ended
-        while ended.done + ended.left + len(ended.failures) < len(self._jobs):
+        while self._ledger.is_open:
             self._fill(workers)
             ready, _ = self._ray.wait(list(self._running), timeout=_TICK_SECONDS) if self._running else ([], [])
             for reference in ready:
@@ -95,9 +90,9 @@ class _Pool:
             if not self._running:
                 time.sleep(_TICK_SECONDS)
             for job in self._running.values():
-                _look(job)
-            self._display.update(self._jobs, list(self._running.values()), ended.done, len(ended.failures))
-        return ended
+                self._look(job)
+            self._ledger.show(list(self._running.values()))
+        return self._ledger.ended
 
     def close(self) -> None:
         """End what still runs."""
@@ -105,18 +100,11 @@ class _Pool:
             self._ray.cancel(reference, force=True)
 
     def _fill(self, workers: int) -> None:
-        if self._until is not None and time.time() >= self._until:
-            self._ended.left += len(self._waiting)
-            self._waiting.clear()
-        now = time.monotonic()
-        for _ in range(len(self._waiting)):
-            if len(self._running) >= workers:
+        while len(self._running) < workers:
+            job = self._ledger.next()
+            if job is None:
                 return
-            job = self._waiting.popleft()
-            if job.not_before > now:
-                self._waiting.append(job)
-                continue
-            message = {"folder": os.path.abspath(job.folder.path), "module": job.module, "until": self._until}
+            message = {"folder": os.path.abspath(job.folder.path), "module": job.module, "until": self._ledger.until}
             self._running[self._do.remote(message, self._modules)] = job
 
     def _take(self, job: Job, reference: Any) -> None:
@@ -126,23 +114,15 @@ class _Pool:
         try:
             message = self._ray.get(reference)
         except RayError as error:
-            _look(job)
-            failure = lose(job, f"was lost ({type(error).__name__})", self._display)
-            if failure is None:
-                self._waiting.appendleft(job)
-            else:
-                self._ended.failures.append(failure)
-            return
-        if message["kind"] == "done":
-            job.task = job.spec.tasks
-            self._ended.done += 1
-        elif message["kind"] == "stopped":
-            self._ended.left += 1
-        elif message["kind"] == "busy":
-            job.not_before = time.monotonic() + BUSY_SECONDS
-            self._waiting.append(job)
+            self._look(job)
+            self._ledger.lose(job, f"was lost ({type(error).__name__})")
         else:
-            self._ended.failures.append(Failure(job, message["error"]))
+            self._ledger.end(job, message)
+
+    def _look(self, job: Job) -> None:
+        """See in its folder how far a run has come."""
+        with suppress(StoreError, IndexError):
+            self._ledger.hear(job, job.folder.rows()[-1])
 
 
 def _work(message: dict[str, Any], modules: list[str]) -> dict[str, Any]:
@@ -151,9 +131,3 @@ def _work(message: dict[str, Any], modules: list[str]) -> dict[str, Any]:
     from regrow.experiments.worker import work
 
     return work(message, lambda row: None)
-
-
-def _look(job: Job) -> None:
-    """See in its folder how far a run has come."""
-    with suppress(StoreError, IndexError):
-        hear(job, job.folder.rows()[-1])

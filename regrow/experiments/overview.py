@@ -8,7 +8,7 @@ from rich.text import Text
 
 from regrow.experiments.results import read_rows
 from regrow.experiments.spec import RunSpec
-from regrow.experiments.store import Row, RunFolder, State, find_folders
+from regrow.experiments.store import Row, RunFolder, State, find_folders, over_seeds
 from regrow.experiments.training import outcome_among
 
 _STYLES: dict[State, str] = {"running": "bold", "done": "green", "failed": "red", "stopped": "yellow", "waiting": "dim"}
@@ -33,7 +33,7 @@ def overview(place: Path) -> tuple[Table, bool]:
             spec.study,
             spec.scale,
             spec.method,
-            str(spec.seed),
+            str(spec.seed) if not spec.beside else f"{spec.seed}–{max(spec.seeds)}",
             Text(state, _STYLES[state]),
             f"{row['task'] + 1 if row else 0}/{spec.tasks}",
             _outcome(row),
@@ -50,7 +50,7 @@ def _order(spec: RunSpec) -> tuple[str, str, str, int]:
 
 def _last_row(folder: RunFolder) -> Row | None:
     rows = read_rows(folder)
-    return None if rows.is_empty() else rows.row(-1, named=True)
+    return None if rows.is_empty() else {name: over_seeds(value) for name, value in rows.row(-1, named=True).items()}
 
 
 def _outcome(row: Row | None) -> str:

@@ -30,9 +30,15 @@ def _read(folder: RunFolder) -> pl.DataFrame:
     # A row that is missing leaves `seconds` empty: they are no result.
     schema = {"task": pl.Int64, "seconds": pl.Float64}
     timings = pl.DataFrame(folder.timings(), schema=schema).with_columns(pl.col("seconds").cum_sum())
-    named = {"study": spec.study, "scale": spec.scale, "method": spec.method, "seed": spec.seed, "engine": spec.engine}
-    own = pl.DataFrame([named])
-    return own.join(rows.join(timings, on="task", how="left"), how="cross")
+    if spec.beside:  # each value is a list, of a number for each seed
+        rows = rows.with_columns(seed=pl.lit(list(spec.seeds)))
+        rows = rows.explode([name for name in rows.columns if name != "task"]).sort("seed", "task")
+    else:
+        rows = rows.with_columns(seed=pl.lit(spec.seed, pl.Int64))
+    own = pl.DataFrame([{"study": spec.study, "scale": spec.scale, "method": spec.method, "engine": spec.engine}])
+    table = own.join(rows.join(timings, on="task", how="left"), how="cross")
+    first = ("study", "scale", "method", "seed", "engine")
+    return table.select(*first, pl.exclude(first))
 
 
 def read_rows(folder: RunFolder) -> pl.DataFrame:

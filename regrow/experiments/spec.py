@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from regrow.errors import StoreError
 
-Engine = Literal["fused", "plain"]
+Engine = Literal["fused", "plain", "batched"]
 Settings = dict[str, Any]
 FORMAT = 1
 """Of the folders of runs. A later one is to be written into the spec as "format"; without it, it is 1."""
@@ -25,8 +25,9 @@ class RunSpec:
         methods: the methods in their order, each {"name": registered name, "settings": all its hyperparameters}.
         seed: draws the stream, the network and the methods. The same for all methods of a study, so that they
             can be compared in pairs.
-        engine: "fused" or "plain", decided before the run.
+        engine: "fused", "plain" or "batched", decided before the run.
         problem: every other number: length, data, network, optimizer, what is measured. JSON values only.
+        beside: further seeds that the batched engine learns side by side with the first; none for the other engines.
     """
 
     study: str
@@ -36,6 +37,19 @@ class RunSpec:
     seed: int
     engine: Engine
     problem: Mapping[str, Any]
+    beside: tuple[int, ...] = ()
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds of the run."""
+        return (self.seed, *self.beside)
+
+    @property
+    def title(self) -> str:
+        """What a message calls the run."""
+        if self.beside:
+            return f"{self.method}, {len(self.seeds)} seeds from {self.seed}"
+        return f"{self.method}, seed {self.seed}"
 
     @property
     def key(self) -> str:
@@ -48,8 +62,9 @@ class RunSpec:
         return int(self.problem["tasks"])
 
     def to_json(self) -> bytes:
-        """Canonical JSON: keys sorted, no blanks, one line."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        """Canonical JSON: keys sorted, no blanks, one line; "beside" only if there are such seeds."""
+        values = {name: value for name, value in asdict(self).items() if name != "beside" or value}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes, place: str) -> "RunSpec":
@@ -63,7 +78,7 @@ class RunSpec:
             StoreError: it is not a spec, or one of a newer regrow.
         """
         try:
-            values = json.loads(data)
+            values = {"beside": ()} | json.loads(data)
             written = values.get("format", FORMAT)
             if written <= FORMAT:
                 return cls(**{item.name: values.pop(item.name) for item in fields(cls)}, **values)

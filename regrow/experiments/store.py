@@ -27,8 +27,15 @@ import regrow
 from regrow.errors import StoreError
 from regrow.experiments.spec import RunSpec
 
-State = Literal["waiting", "running", "stopped", "failed", "done"]
 Row = dict[str, Any]
+"""What was found in a task, by name: a number or None; where seeds are learned side by side, a list with one for each.
+"""
+State = Literal["waiting", "running", "stopped", "failed", "done"]
+
+
+def over_seeds(value: Any) -> Any:
+    """A value of a row; the mean, where seeds are learned side by side."""
+    return value if not isinstance(value, list) else None if None in value else sum(value) / len(value)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -5,14 +5,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
+
 from regrow.errors import ConfigError, nearest
 from regrow.experiments.arm import Arm
 from regrow.experiments.counterpart import Counterpart
 from regrow.experiments.course import Course
-from regrow.experiments.learner import ENGINES
 from regrow.experiments.scale import Scale, with_changes
 from regrow.experiments.spec import Engine, RunSpec
 from regrow.methods import Method, method_named
+
+ENGINES = ("auto", "fused", "plain", "batched")
 
 
 class Study(ABC):
@@ -53,9 +56,9 @@ class Study(ABC):
     def origin(self, problem: Mapping[str, Any]) -> str:
         """Say what data is read, and from where."""
 
-    def why_plain(self, problem: Mapping[str, Any], methods: Sequence[Method]) -> str | None:
-        """Why the fused engine cannot do a run: a clause to put after "because". None if it can."""
-        return "it learns online only, one example after another"
+    def obstacle(self, engine: Engine, problem: Mapping[str, Any], methods: Sequence[Method]) -> str | None:
+        """Why an engine cannot do a run: a clause to put after "because". None if it can."""
+        return None if engine == "plain" else "it learns online only, one example after another"
 
     def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
         """Return the figures of the article that can be drawn of a scale as well."""
@@ -95,12 +98,13 @@ class Study(ABC):
             scale: name of a scale, as for `scale`. What an arm has in its own way, it keeps.
             seeds: which seeds; those of the scale if None.
             methods: the names of which arms; all if None.
-            engine: "fused" or "plain"; "auto" takes the fused one where it can serve the methods.
+            engine: "fused" or "plain"; "auto" takes the fused one where it can serve the methods; "batched" makes one
+                run of all seeds of a method, on a GPU if there is one.
             data: which images, as for `streams.sources.load`; those of the scale if None.
 
         Raises:
-            ConfigError: there is no such scale, method or engine, the fused engine cannot serve a method, or the study
-                reads no images.
+            ConfigError: there is no such scale, method or engine, the engine cannot serve a method, or the study reads
+                no images.
             DataError: the images are not there.
         """
         chosen = self.scale(scale)
@@ -118,14 +122,41 @@ class Study(ABC):
             raise ConfigError(f"There is no engine {engine!r}; {nearest(engine, ENGINES)}")
         arms = {name: arm for name, arm in known.items() if methods is None or name in methods}
         problems = {name: {**common, **arm.changes} for name, arm in arms.items()}
-        engines = {
-            name: _engine(name, self.why_plain(problems[name], arm.methods), engine) for name, arm in arms.items()
-        }
+        engines = {name: self._engine(name, problems[name], arm.methods, engine) for name, arm in arms.items()}
+        every = chosen.seeds if seeds is None else seeds
+        together: list[tuple[int, ...]] = [(seed,) for seed in every]
+        if engine == "batched":
+            together = [tuple(every)]
+            device = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+            problems = {name: {**problem, **device} for name, problem in problems.items()}
         return [
-            RunSpec(self.name, scale, name, tuple(map(_plain, arm.methods)), seed, engines[name], problems[name])
-            for seed in (chosen.seeds if seeds is None else seeds)
+            RunSpec(
+                self.name,
+                scale,
+                name,
+                tuple(map(_plain, arm.methods)),
+                seeds[0],
+                engines[name],
+                problems[name],
+                seeds[1:],
+            )
+            for seeds in together
             for name, arm in arms.items()
         ]
+
+    def _engine(self, name: str, problem: Mapping[str, Any], methods: Sequence[Method], asked: str) -> Engine:
+        """Which engine does an arm."""
+        if asked == "plain":
+            return "plain"
+        wanted: Engine = "batched" if asked == "batched" else "fused"
+        obstacle = self.obstacle(wanted, problem, methods)
+        if obstacle is None:
+            return wanted
+        if asked == "auto":
+            return "plain"
+        raise ConfigError(
+            f"The {asked} engine cannot run {name}, because {obstacle}. Choose the engine auto or plain, or other arms."
+        )
 
 
 def study_named(name: str) -> Study:
@@ -146,14 +177,8 @@ def methods_of(spec: RunSpec) -> list[Method]:
 
 def why_plain(spec: RunSpec) -> str | None:
     """Why the fused engine cannot do a run: a clause to put after "because". None if it can."""
-    return study_named(spec.study).why_plain(spec.problem, methods_of(spec))
+    return study_named(spec.study).obstacle("fused", spec.problem, methods_of(spec))
 
 
 def _plain(method: Method) -> dict[str, Any]:
     return {"name": method.name, "settings": dataclasses.asdict(method)}
-
-
-def _engine(name: str, obstacle: str | None, engine: str) -> Engine:
-    if obstacle is not None and engine == "fused":
-        raise ConfigError(f"The fused engine cannot run {name}, because {obstacle}. Choose the engine auto or plain.")
-    return "plain" if obstacle is not None or engine == "plain" else "fused"

@@ -172,7 +172,8 @@ def test_a_worker_whose_supervisor_is_gone_leaves_no_error(tmp_path):
         stderr=subprocess.PIPE,
     )
     process.stdout.close()  # as when the supervisor is killed, a moment before the end of its messages is seen
-    process.stdin.write(json.dumps({"folder": str(folder.path), "module": jobs.__module__}).encode() + b"\n")
+    job = {"folder": str(folder.path), "module": jobs.__module__, "until": None}
+    process.stdin.write(json.dumps(job).encode() + b"\n")
     process.stdin.flush()
     assert process.wait(LIMIT) == 0
     assert process.stderr.read() == b""

@@ -9,7 +9,7 @@ from regrow.experiments.course import Pace
 from regrow.experiments.results import read_curves, read_rows
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
-from tests.experiments.small_study import jobs
+from tests.experiments.small_study import CHECKPOINT_RULE, jobs
 
 COLUMNS = [
     "task",
@@ -33,14 +33,15 @@ def settings():
 
 
 def finished(out, engine):
-    (job,) = jobs(out, engine, seeds=1)
+    """A run, or one of two seeds side by side; and its rows."""
+    (job,) = jobs(out, engine, seeds=2 if engine == "batched" else 1)
     rows = []
     with job.folder.locked():
         run(job.folder, rows.append)
     return job.folder, rows
 
 
-@pytest.mark.parametrize("engine", ["plain", "fused"])
+@pytest.mark.parametrize("engine", ["plain", "fused", "batched"])
 def test_when_it_saves_does_not_change_the_bytes(engine, tmp_path, monkeypatch):
     often, rows = finished(tmp_path / "often", engine)
     assert [row["task"] for row in rows] == list(range(12))
@@ -51,12 +52,12 @@ def test_when_it_saves_does_not_change_the_bytes(engine, tmp_path, monkeypatch):
         assert (often.path / name).read_bytes() == (seldom.path / name).read_bytes()
 
 
-@pytest.mark.parametrize("engine", ["plain", "fused"])
+@pytest.mark.parametrize("engine", ["plain", "fused", "batched"])
 def test_a_long_task_is_saved_on_the_way(engine, tmp_path, monkeypatch):
     whole, rows = finished(tmp_path / "whole", engine)
     monkeypatch.setattr(Pace, "passed", lambda self, amount, seconds: setattr(self, "amount", 37))
     monkeypatch.setattr(run_module, "_checkpoint_due", lambda done, passed, cost: True)
-    (job,) = jobs(tmp_path / "pieces", engine, seeds=1)
+    (job,) = jobs(tmp_path / "pieces", engine, seeds=2 if engine == "batched" else 1)
     places = []
     original = RunFolder.save
 
@@ -76,11 +77,30 @@ def test_a_long_task_is_saved_on_the_way(engine, tmp_path, monkeypatch):
         assert (job.folder.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
+def test_saving_takes_a_hundredth_of_the_time_at_most():
+    assert not CHECKPOINT_RULE(7, 1.99, 0.001) and CHECKPOINT_RULE(7, 2.0, 0.001)
+    assert not CHECKPOINT_RULE(7, 29.9, 0.3) and CHECKPOINT_RULE(7, 30.0, 0.3)
+
+
 def test_both_engines_draw_the_same_curve(tmp_path):
     (_, plain), (_, fused) = finished(tmp_path, "plain"), finished(tmp_path, "fused")
     assert plain[-1]["replacements"] == fused[-1]["replacements"] > 100
     for left, right in zip(plain, fused, strict=True):
         assert left == pytest.approx(right, rel=1e-3, abs=1e-6)
+
+
+def test_seeds_side_by_side_draw_the_curves_that_they_draw_alone(tmp_path):
+    (together,) = jobs(tmp_path, "batched", seeds=3)
+    alone = jobs(tmp_path, "plain", seeds=3)
+    for job in (together, *alone):
+        run(job.folder)
+    curves, expected = read_curves([together.folder]), read_curves(job.folder for job in alone)
+    assert curves.columns == expected.columns
+    assert curves["engine"].unique().to_list() == ["batched"]
+    assert curves["seed"].to_list() == [0] * 12 + [1] * 12 + [2] * 12
+    assert curves["replacements"].max() > 100
+    for name in ("seed", "task", *COLUMNS):
+        assert curves[name].to_list() == pytest.approx(expected[name].to_list(), rel=1e-3, abs=1e-6)
 
 
 def test_the_table_of_results_holds_all_runs_finished_or_not(tmp_path):

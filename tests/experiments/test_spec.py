@@ -19,6 +19,7 @@ def test_the_key_depends_on_every_field_and_not_on_the_order_of_keys(spec):
         "seed": 4,
         "engine": "fused",
         "problem": {},
+        "beside": (5,),
     }
     changed = {dataclasses.replace(spec, **{name: value}).key for name, value in others.items()}
     assert len(changed | {spec.key}) == len(dataclasses.fields(RunSpec)) + 1

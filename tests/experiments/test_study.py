@@ -2,6 +2,7 @@ import pytest
 
 from regrow.errors import ConfigError
 from regrow.experiments.arm import Arm
+from regrow.experiments.spec import RunSpec
 from regrow.experiments.study import Study, methods_of, study_named, why_plain
 from regrow.methods import L2, ContinualBackprop
 from regrow.studies.permuted_digits import PermutedDigits
@@ -37,9 +38,26 @@ def test_where_the_fused_engine_cannot_serve_auto_takes_the_plain_one(monkeypatc
     assert spec.engine == "plain"
     assert "first_order" in (why_plain(spec) or "")
     with pytest.raises(
-        ConfigError, match=r"^The fused engine cannot run first order, because .*\. Choose the engine auto or"
+        ConfigError,
+        match=r"^The fused engine cannot run first order, because .*\. Choose the engine auto or plain, or o",
     ):
         study.specs("smoke", engine="fused")
+
+
+def test_the_batched_engine_makes_one_run_of_all_seeds():
+    study = study_named("permuted-digits")
+    specs = study.specs("smoke", seeds=range(3, 6), methods=["l2", "cbp"], engine="batched")
+    assert [(spec.method, spec.seeds, spec.title) for spec in specs] == [
+        ("cbp", (3, 4, 5), "cbp, 3 seeds from 3"),
+        ("l2", (3, 4, 5), "l2, 3 seeds from 3"),
+    ]
+    again = RunSpec.from_json(specs[0].to_json(), "here")
+    assert (again.key, again.seeds) == (specs[0].key, (3, 4, 5))
+    assert specs[0].problem["device"] in ("cpu", "cuda")
+    with pytest.raises(
+        ConfigError, match="^The batched engine cannot run backprop step=0.05, because it learns online"
+    ):
+        study_named("continual-imagenet").specs("smoke", engine="batched")
 
 
 def test_a_name_cannot_be_taken_twice():
