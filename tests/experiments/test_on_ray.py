@@ -77,9 +77,13 @@ def test_a_killed_worker_of_ray_changes_no_byte(gate, undisturbed, tmp_path):
 
 @pytest.mark.slow
 def test_on_ray_too_a_budget_ends_with_all_saved(gate, undisturbed, tmp_path):
-    todo = jobs(tmp_path, "fused")
-    assert execute(todo, 2, silent(), "ray", until=time.time() + 0.1) == Ended(left=2)
-    assert all(job.folder.length() <= 1 and not job.folder.is_done() for job in todo)
+    gate.write_text("2")  # where runs that have begun are when the time is over
+    todo, until = jobs(tmp_path, "fused"), time.time() + 2
+    opened = threading.Timer(3, gate.write_text, [""])
+    opened.start()
+    assert execute(todo, 2, silent(), "ray", until=until) == Ended(left=2)
+    opened.join()
+    assert all(job.folder.length() <= 3 and not job.folder.is_done() for job in todo)
     assert execute(jobs(tmp_path, "fused"), 2, silent(), "ray") == Ended(done=2)
     assert results(tmp_path, "fused") == undisturbed
 
