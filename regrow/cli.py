@@ -322,7 +322,8 @@ def _engines(specs: "list[RunSpec]") -> str:
     reasons: dict[str, list[str]] = {}
     for method, spec in {spec.method: spec for spec in specs if spec.engine == "plain"}.items():
         obstacle = why_plain(spec)
-        reasons.setdefault("as asked" if obstacle is None else f"because {obstacle}", []).append(method)
+        reason = "as asked" if obstacle is None else f"since the fused engine cannot, because {obstacle}"
+        reasons.setdefault(reason, []).append(method)
     for reason, methods in reasons.items():
         names = "all methods" if len(methods) == len({spec.method for spec in specs}) > 1 else ", ".join(methods)
         parts.append(f"plain PyTorch for {names}, {reason}")

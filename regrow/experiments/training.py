@@ -61,12 +61,16 @@ OUTCOMES: dict[Loss, Outcome] = {
 TEST_ACCURACY = Outcome("test_accuracy", "test accuracy", " %", "%", "points", 100, 1, True, 0.01)
 """Of a classifier that learns its tasks in epochs."""
 
+RETURN = Outcome("return", "return", "", "return", "return", 1, 0, True, 20)
+"""Of an agent: the sum of the rewards of an episode, not discounted."""
+
 
 def outcome_among(columns: Iterable[str]) -> Outcome:
     """The outcome that a run recorded; online accuracy if it recorded none."""
     there = set(columns)
     return next(
-        (each for each in (TEST_ACCURACY, *OUTCOMES.values()) if each.measure in there), OUTCOMES["cross_entropy"]
+        (each for each in (TEST_ACCURACY, RETURN, *OUTCOMES.values()) if each.measure in there),
+        OUTCOMES["cross_entropy"],
     )
 
 

@@ -39,6 +39,7 @@ PANELS = (
     Panel("accuracy", "Online accuracy (%)", 100),
     Panel("test_accuracy", "Test accuracy (%)", 100),
     Panel("squared_error", "Squared error"),
+    Panel("return", "Return"),
     Panel("dormant", "Dormant units (%)", 100, reach=5),
     Panel("effective_rank", "Effective rank of the activations"),
     Panel("weight_magnitude", "Mean weight magnitude", reach=1e-3),

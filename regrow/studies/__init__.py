@@ -1,5 +1,6 @@
 """One file per study. Importing one registers it."""
 
+from regrow.studies.ant import SlipperyAntStudy as SlipperyAntStudy
 from regrow.studies.bit_flipping import BitFlippingStudy as BitFlippingStudy
 from regrow.studies.continual_imagenet import ContinualImageNet as ContinualImageNet
 from regrow.studies.hard_and_easy import HardAndEasyStudy as HardAndEasyStudy

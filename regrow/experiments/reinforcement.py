@@ -1,0 +1,55 @@
+"""Studies of agents that learn by PPO in an environment that goes on, and may change."""
+
+import importlib.util
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from regrow.errors import ConfigError
+from regrow.experiments.course import Course
+from regrow.experiments.spec import RunSpec
+from regrow.experiments.study import Study
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+
+class PPOStudy(Study):
+    """A study of PPO agents.
+
+    A task is a stretch of "bin" environment steps, and its result the mean return of the episodes that ended in it.
+    Of a problem, "widths" and "activation" are those of policy and values; "learning_rate", "betas" and "weight_decay"
+    those of Adam, which adds the decay to the gradient; "environments" how many are acted in at once; "init" is the
+    law of new incoming weights; and those of `PPOSettings`.
+    """
+
+    @abstractmethod
+    def environment(self, problem: Mapping[str, Any], seed: int) -> "gym.Env[Any, Any]":
+        """Make an environment; its changes are drawn from the seed."""
+
+    def course(self, spec: RunSpec) -> Course:
+        """See `Study`."""
+        check_installed()
+        # Only now: Gymnasium is an extra.
+        from regrow.experiments.ppo_course import PPOCourse
+
+        return PPOCourse(self, spec)
+
+    def origin(self, problem: Mapping[str, Any]) -> str:
+        """Say which environment that is."""
+        check_installed()
+        import gymnasium
+        import mujoco
+
+        return f"{problem['environment']} of Gymnasium {gymnasium.__version__}, MuJoCo {mujoco.__version__}"
+
+
+def check_installed() -> None:
+    """Make sure that there are environments to learn in.
+
+    Raises:
+        ConfigError: Gymnasium or MuJoCo is not installed.
+    """
+    for module, name in (("gymnasium", "Gymnasium"), ("mujoco", "MuJoCo")):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(f"This study needs {name}, which is not installed: pip install 'regrow[rl]'.")

@@ -1,0 +1,1 @@
+"""Reinforcement learning in environments that change: PPO, and what changes."""

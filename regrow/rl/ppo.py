@@ -1,0 +1,353 @@
+"""Proximal policy optimization, as the article has it. What keeps plasticity is attached from outside."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from regrow.errors import ConfigError, DataError
+from regrow.networks.mlp import MLP
+from regrow.rl import snapshot
+
+Floats = npt.NDArray[np.float32]
+_LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Agent(nn.Module):
+    """Policy and value function: two networks that share nothing (Dohare et al., Nature 632, 2024, Methods, PPO).
+
+    The policy is normal, with a mean from the network and a standard deviation that is the same in all states. All
+    weights are uniform within ±√(3/fan_in), biases and the logarithm of the standard deviation 0.
+
+    Args:
+        observations: numbers in an observation.
+        actions: numbers in an action.
+        widths: hidden units of each layer, of both networks.
+        activation: see `MLP`.
+    """
+
+    def __init__(
+        self, observations: int, actions: int, widths: Sequence[int] = (256, 256), activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.policy = MLP(observations, widths, actions, activation)
+        self.value = MLP(observations, widths, 1, activation)
+        self.log_std = nn.Parameter(torch.zeros(actions))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                bound = math.sqrt(3 / layer.in_features)
+                nn.init.uniform_(layer.weight, -bound, bound)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Means of the actions [n, actions] and values [n] in states [n, observations]."""
+        return self.policy(observations), self.value(observations).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """The article's settings (EXPERIMENTS: Methods, PPO).
+
+    Attributes:
+        buffer: environment steps between two updates.
+        epochs: passes over the buffer in an update.
+        minibatches: in each pass; they divide the buffer.
+        discount: γ.
+        trace: λ of generalised advantages.
+        clip: of the ratio of probabilities.
+        value_weight: of the squared error of the values in the loss.
+        truncation: "terminal": an episode that the time limit ends is taken to have ended, as in the article;
+            "bootstrapped": the value of its last state stands for what would have followed.
+        actions: "raw": the environment gets what the policy drew, as in the article, so that the cost of large actions
+            has no bound; "clipped": within its bounds.
+
+    Raises:
+        ConfigError: a setting out of its range.
+    """
+
+    buffer: int = 2048
+    epochs: int = 10
+    minibatches: int = 16
+    discount: float = 0.99
+    trace: float = 0.95
+    clip: float = 0.2
+    value_weight: float = 1.0
+    truncation: Literal["terminal", "bootstrapped"] = "terminal"
+    actions: Literal["raw", "clipped"] = "raw"
+
+    def __post_init__(self) -> None:
+        """Check the settings once, at the boundary."""
+        for name in ("buffer", "epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"PPOSettings.{name} must be at least 1, but is {getattr(self, name)}.")
+        if self.buffer % self.minibatches:
+            raise ConfigError(
+                f"A buffer of {self.buffer} steps cannot be cut into {self.minibatches} minibatches of equal size: "
+                "give a number that divides it."
+            )
+        for name in ("discount", "trace"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"PPOSettings.{name} must lie in [0, 1], but is {getattr(self, name)}.")
+        for name, choices in (("truncation", ("terminal", "bootstrapped")), ("actions", ("raw", "clipped"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"PPOSettings.{name} must be {' or '.join(choices)}, but is {getattr(self, name)!r}.")
+
+
+class Episode(NamedTuple):
+    """An episode that ended: at which step of all, with what sum of rewards, and how long it was."""
+
+    end: int
+    reward: float
+    length: int
+
+
+class Cycle(NamedTuple):
+    """What one buffer and the updates after it gave.
+
+    Attributes:
+        episodes: that ended in it.
+        hidden: outputs of the policy's hidden layers while it acted, [steps, units] each, in order.
+        change: Σ|after − before| over the weight matrices of the policy.
+    """
+
+    episodes: list[Episode]
+    hidden: list[Floats]
+    change: float
+
+
+class _Buffer:
+    """What happened in some steps of some environments, [steps, environments, …] each."""
+
+    def __init__(self, steps: int, environments: int, observations: int, actions: int) -> None:
+        shape = (steps, environments)
+        self.observations = np.zeros((*shape, observations), np.float32)
+        self.actions = np.zeros((*shape, actions), np.float32)
+        self.log_probabilities = np.zeros(shape, np.float32)
+        self.rewards = np.zeros(shape, np.float32)
+        self.ended = np.zeros(shape, np.bool_)
+        """After this step another episode begins."""
+        self.last_values = np.zeros(shape, np.float32)
+        """Value of the state that an episode was cut off in, where it counts."""
+        self.hidden: list[list[Floats]] = []
+
+
+class PPO:
+    """Acts until the buffer is full, learns from it for some epochs, and so on.
+
+    It acts by NumPy, on the memory of the policy's parameters, which for a single state is several times as fast as
+    torch. All draws come from one generator. Methods are attached to the agent and the optimizer as in any other loop;
+    they see the states that are learned from, and not those that are acted in.
+
+    Args:
+        environments: one or several, alike; each adds as many steps to the buffer. Actions and observations are
+            vectors.
+        agent: policy and values.
+        optimizer: of the agent's parameters.
+        settings: see there.
+        seed: of actions, minibatches and the first episodes.
+
+    Raises:
+        ConfigError: spaces of another kind, an environment that cannot be saved, or a number of environments that does
+            not divide the buffer.
+    """
+
+    def __init__(
+        self,
+        environments: Sequence[gym.Env[Any, Any]],
+        agent: Agent,
+        optimizer: Optimizer,
+        settings: PPOSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.settings = settings or PPOSettings()
+        self.steps = 0
+        """Of all environments so far."""
+        self._environments = list(environments)
+        if not self._environments or self.settings.buffer % len(self._environments):
+            raise ConfigError(
+                f"A buffer of {self.settings.buffer} steps cannot be filled by {len(self._environments)} environments "
+                "alike: give a number that divides it."
+            )
+        for environment in self._environments:
+            _check(environment)
+            snapshot.check(environment)
+        self._agent, self._optimizer = agent, optimizer
+        self._layers = [
+            (layer.weight.detach().numpy().T, layer.bias.detach().numpy())
+            for layer in agent.policy
+            if isinstance(layer, nn.Linear)
+        ]
+        self._bend = _bend_of(agent.policy)
+        self._log_std = agent.log_std.detach().numpy()
+        self._random = np.random.default_rng(seed)
+        first = [environment.reset(seed=seed + place)[0] for place, environment in enumerate(self._environments)]
+        self._observations: Floats = np.stack(first).astype(np.float32)
+        self._rewards = np.zeros(len(self._environments))
+        self._lengths = np.zeros(len(self._environments), np.int64)
+
+    def advance(self) -> Cycle:
+        """Fill the buffer and learn from it.
+
+        Raises:
+            DataError: the policy or the environment gave a number that is not finite.
+        """
+        buffer, episodes = self._act()
+        before = [weight.copy() for weight, _ in self._layers]
+        self._learn(buffer)
+        change = sum(float(np.abs(new - old).sum()) for (new, _), old in zip(self._layers, before, strict=True))
+        return Cycle(episodes, [np.concatenate(layer) for layer in zip(*buffer.hidden, strict=True)], change)
+
+    def _act(self) -> tuple[_Buffer, list[Episode]]:
+        count = len(self._environments)
+        buffer = _Buffer(self.settings.buffer // count, count, self._observations.shape[1], len(self._log_std))
+        std = np.exp(self._log_std)
+        offset = self._log_std.sum() + len(std) * _LOG_ROOT_2_PI
+        noise = self._random.standard_normal(buffer.actions.shape, np.float32)
+        episodes: list[Episode] = []
+        for step in range(len(noise)):
+            means, hidden = self._means(self._observations)
+            actions = means + std * noise[step]
+            buffer.observations[step] = self._observations
+            buffer.actions[step] = actions
+            buffer.log_probabilities[step] = -0.5 * np.square(noise[step]).sum(axis=1) - offset
+            buffer.hidden.append(hidden)
+            for place in range(count):
+                self._step(place, actions[place], buffer, step, episodes)
+        if not (np.isfinite(buffer.actions).all() and np.isfinite(buffer.rewards).all()):
+            raise DataError(
+                f"An action or a reward before step {self.steps} is not finite: the policy has diverged. Take a "
+                "smaller step size, or decay weights."
+            )
+        return buffer, episodes
+
+    def _step(self, place: int, action: Floats, buffer: _Buffer, step: int, episodes: list[Episode]) -> None:
+        environment = self._environments[place]
+        if self.settings.actions == "clipped":
+            space = environment.action_space
+            action = np.clip(action, space.low, space.high)  # type: ignore[attr-defined]
+        observation, reward, terminated, truncated, _ = environment.step(action)
+        self.steps += 1
+        buffer.rewards[step, place] = reward
+        self._rewards[place] += float(reward)
+        self._lengths[place] += 1
+        if terminated or truncated:
+            buffer.ended[step, place] = True
+            if not terminated and self.settings.truncation == "bootstrapped":
+                buffer.last_values[step, place] = self._values(np.asarray(observation, np.float32)[None])[0]
+            episodes.append(Episode(self.steps, float(self._rewards[place]), int(self._lengths[place])))
+            self._rewards[place], self._lengths[place] = 0.0, 0
+            observation, _ = environment.reset()
+        self._observations[place] = observation
+
+    def _means(self, observations: Floats) -> tuple[Floats, list[Floats]]:
+        """Means of the actions, and the outputs of the hidden layers on the way."""
+        hidden: list[Floats] = []
+        values = observations
+        for weight, bias in self._layers[:-1]:
+            values = self._bend(values @ weight + bias)
+            hidden.append(values)
+        weight, bias = self._layers[-1]
+        return values @ weight + bias, hidden
+
+    def _values(self, observations: Floats) -> Floats:
+        with torch.no_grad():
+            values: Floats = self._agent.value(torch.from_numpy(observations)).squeeze(-1).numpy()
+        return values
+
+    def _learn(self, buffer: _Buffer) -> None:
+        settings = self.settings
+        values = self._values(buffer.observations.reshape(settings.buffer, -1)).reshape(buffer.rewards.shape)
+        advantages = self._advantages(buffer, values)
+        targets = advantages + values
+        normed = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        columns = [
+            torch.from_numpy(np.ascontiguousarray(column.reshape(settings.buffer, *column.shape[2:])))
+            for column in (buffer.observations, buffer.actions, buffer.log_probabilities, normed, targets)
+        ]
+        size = settings.buffer // settings.minibatches
+        for _ in range(settings.epochs):
+            order = torch.from_numpy(self._random.permutation(settings.buffer))
+            shuffled = [column[order].split(size) for column in columns]
+            for minibatch in zip(*shuffled, strict=True):
+                self._optimizer.zero_grad()
+                torch.autograd.backward(self._loss(*minibatch))
+                self._optimizer.step()
+
+    def _loss(
+        self, observations: Tensor, actions: Tensor, log_probabilities: Tensor, advantages: Tensor, targets: Tensor
+    ) -> Tensor:
+        """The clipped surrogate and the squared error of the values (Schulman et al. 2017, Eqs. 7 and 9)."""
+        means, values = self._agent(observations)
+        deviations = (actions - means) * torch.exp(-self._agent.log_std)
+        offset = self._agent.log_std.sum() + len(self._agent.log_std) * _LOG_ROOT_2_PI
+        ratio = torch.exp(-0.5 * deviations.square().sum(dim=1) - offset - log_probabilities)
+        clipped = ratio.clamp(1 - self.settings.clip, 1 + self.settings.clip)
+        surrogate = torch.minimum(ratio * advantages, clipped * advantages).mean()
+        loss: Tensor = self.settings.value_weight * (values - targets).square().mean() - surrogate
+        return loss
+
+    def _advantages(self, buffer: _Buffer, values: Floats) -> Floats:
+        """Generalised advantages (Schulman et al. 2016, Eq. 16), [steps, environments]."""
+        discount, trace = self.settings.discount, self.settings.trace
+        going_on = ~buffer.ended
+        following = np.concatenate([values[1:], self._values(self._observations)[None]])
+        errors = buffer.rewards + discount * np.where(going_on, following, buffer.last_values) - values
+        advantages: Floats = np.zeros_like(errors, np.float32)
+        running = np.zeros(errors.shape[1], np.float32)
+        for step in range(len(errors) - 1, -1, -1):
+            running = errors[step] + discount * trace * going_on[step] * running
+            advantages[step] = running
+        return advantages
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything beside agent, optimizer and attachment that `load_state_dict` needs for going on with the same
+        bits: nested dicts of tensors, numbers, strings and None.
+        """
+        return {
+            "steps": self.steps,
+            "random": self._random.bit_generator.state,
+            "observations": torch.from_numpy(self._observations.copy()),
+            "rewards": torch.from_numpy(self._rewards.copy()),
+            "lengths": torch.from_numpy(self._lengths.copy()),
+            "environments": [snapshot.save(environment) for environment in self._environments],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned for environments that were made alike.
+
+        Raises:
+            StateError: they have other wrappers.
+        """
+        self.steps = state["steps"]
+        self._random.bit_generator.state = state["random"]
+        self._observations = state["observations"].numpy().copy()
+        self._rewards, self._lengths = state["rewards"].numpy().copy(), state["lengths"].numpy().copy()
+        for environment, saved in zip(self._environments, state["environments"], strict=True):
+            snapshot.restore(environment, saved)
+
+
+def _relu(values: Floats) -> Floats:
+    rectified: Floats = np.maximum(values, 0)
+    return rectified
+
+
+def _bend_of(network: MLP) -> Callable[[Floats], Floats]:
+    """The activation of a network, by NumPy."""
+    kinds = {type(layer) for layer in network if not isinstance(layer, nn.Linear)}
+    if kinds <= {nn.ReLU}:
+        return _relu
+    if kinds == {nn.Tanh}:
+        return np.tanh
+    raise ConfigError(f"PPO acts by ReLU or tanh alone, and the policy is {network}: choose one of them.")
+
+
+def _check(environment: gym.Env[Any, Any]) -> None:
+    for name, space in (("observations", environment.observation_space), ("actions", environment.action_space)):
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+            raise ConfigError(f"The {name} of {environment} are {space}, and must be vectors of real numbers.")

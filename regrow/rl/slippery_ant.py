@@ -1,0 +1,59 @@
+"""Slippery Ant: MuJoCo's Ant on ground whose friction changes. Importing this registers `regrow/SlipperyAnt-v0`."""
+
+from typing import Any
+
+import gymnasium as gym
+
+from regrow.errors import ConfigError
+from regrow.rl.changing import ChangingPhysics
+
+ID = "regrow/SlipperyAnt-v0"
+_LONGEST = 1000  # steps of an episode
+
+
+def slippery_ant(
+    period: int = 2_000_000, low: float = 0.02, high: float = 2.0, seed: int = 0, **settings: Any
+) -> ChangingPhysics:
+    """Make Ant-v5 with a friction that changes (Dohare et al., Nature 632, 2024, Fig. 3).
+
+    At the first episode that begins `period` steps after the last change, the friction of all geoms is drawn anew,
+    log-uniformly. `info["friction"]` has it.
+
+    Args:
+        period: steps between two changes at least.
+        low: least friction.
+        high: greatest friction.
+        seed: of all frictions, the first included.
+        settings: those of Ant-v5.
+
+    Raises:
+        ConfigError: MuJoCo is not installed; a period shorter than an episode; see also `ChangingPhysics`.
+    """
+    if period < _LONGEST:
+        raise ConfigError(
+            f"{ID} cannot change every {period} steps, since an episode may last {_LONGEST}: give a longer period."
+        )
+    return ChangingPhysics(make("Ant-v5", **settings).unwrapped, "friction", low, high, period, seed)
+
+
+def make(name: str, **settings: Any) -> gym.Env[Any, Any]:
+    """Make an environment of Gymnasium.
+
+    Raises:
+        ConfigError: it needs MuJoCo, which is not installed.
+    """
+    try:
+        return gym.make(name, **settings)
+    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"{name} needs MuJoCo, which is not installed ({error}): pip install 'regrow[rl]'."
+        ) from error
+
+
+def register() -> None:
+    """Register `regrow/SlipperyAnt-v0`; Gymnasium calls it when it is imported, by an entry point of the package."""
+    if ID not in gym.registry:
+        gym.register(ID, entry_point="regrow.rl.slippery_ant:slippery_ant", max_episode_steps=_LONGEST)
+
+
+register()

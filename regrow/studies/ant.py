@@ -1,0 +1,206 @@
+"""PPO on MuJoCo's Ant, on ground that turns slippery and rough, and on ground that stays; and on Hopper and Walker."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from regrow.experiments.arm import Arm
+from regrow.experiments.counterpart import ArticlePanel, Counterpart
+from regrow.experiments.reinforcement import PPOStudy
+from regrow.experiments.scale import Scale
+from regrow.methods import ContinualBackprop, ReDo, ShrinkAndPerturb
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+# The article's problem, with its own numbers.
+_PAPER: dict[str, Any] = {
+    "environment": "Ant-v5",
+    "tasks": 200,
+    "bin": 250_000,
+    "environments": 1,
+    "widths": [256, 256],
+    "activation": "relu",
+    "learning_rate": 1e-4,
+    "betas": [0.99, 0.99],
+    "weight_decay": 0.0,
+    "init": "lecun_uniform",
+    "buffer": 2048,
+    "epochs": 10,
+    "minibatches": 16,
+    "discount": 0.99,
+    "trace": 0.95,
+    "clip": 0.2,
+    "value_weight": 1.0,
+    "truncation": "terminal",
+    "actions": "raw",
+}
+_SLIPPERY = _PAPER | {
+    "environment": "regrow/SlipperyAnt-v0",
+    "bin": 100_000,
+    "period": 2_000_000,
+    "friction": [0.02, 2.0],
+}
+_SMOKE = {
+    "tasks": 2,
+    "bin": 2048,
+    "widths": [16, 16],
+    "buffer": 256,
+    "epochs": 2,
+    "minibatches": 4,
+}
+_STANDARD = [0.9, 0.999]
+
+
+class ConstantStudy(PPOStudy):
+    """PPO in an environment that stays as it is (Dohare et al., Nature 632, 2024, Fig. 4 and Extended Data Fig. 5).
+
+    An agent that only ever sees one environment changes its data by itself: as the policy improves, so do the states
+    that it meets.
+    """
+
+    def arms(self, scale: str) -> dict[str, Arm]:
+        """Return standard PPO, tuned Adam, and the remedies on top of it."""
+        rate, maturity = (1e-2, 4) if scale == "smoke" else (1e-4, 10_000)
+        cbp = ContinualBackprop(rate, maturity, budget="bernoulli", weight_sums="each_step")
+        return {
+            "standard": Arm(changes={"betas": _STANDARD}),
+            "tuned": Arm(),
+            "l2": Arm(changes={"weight_decay": 1e-3}),
+            "cbp": Arm((cbp,), {"weight_decay": 1e-4}),
+            "redo": Arm((ReDo(period=100, threshold=0.1),), {"weight_decay": 1e-4}),
+            "shrink-and-perturb": Arm((ShrinkAndPerturb(0.0, 1e-5),), {"weight_decay": 1e-3}),
+        }
+
+    def environment(self, problem: Mapping[str, Any], seed: int) -> "gym.Env[Any, Any]":
+        """Make the environment; nothing about it is drawn."""
+        from regrow.rl.slippery_ant import make
+
+        return make(problem["environment"])
+
+    def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
+        """Return Fig. 4, and Extended Data Fig. 5."""
+        arms = tuple(self.arms(scale))
+        factor = self.scale(scale).problem["bin"] / 1e6
+        return (
+            Counterpart(
+                "Fig. 4" if self.name == "ant" else "ED 5a",
+                "return, dormant units, rank and weights",
+                (
+                    _panel("Return", "return", arms, factor),
+                    _panel("Dormant units (%)", "dormant", arms, factor, 100),
+                    _panel("Rank of the last hidden layer", "article_rank", arms, factor),
+                    _panel("Mean weight magnitude, second layer", "weight_magnitude", arms, factor),
+                ),
+                "bootstrap",
+            ),
+            Counterpart(
+                "ED 5c",
+                "largest change of the policy's weights in an update",
+                (_panel("Σ|Δw|", "weight_change", ("standard", "tuned"), factor),),
+                "bootstrap",
+            ),
+        )
+
+
+def _panel(heading: str, measure: str, arms: tuple[str, ...], x_factor: float, factor: float = 1.0) -> ArticlePanel:
+    return ArticlePanel(heading, measure, arms, x_label="Million steps", x_factor=x_factor, factor=factor)
+
+
+class AntStudy(ConstantStudy, name="ant"):
+    """PPO on Ant-v5, friction as it is."""
+
+    summary = "PPO on MuJoCo's Ant"
+    caption = "PPO on Ant-v5; a task is 250,000 steps."
+    scales = {
+        "smoke": Scale("seconds: two tasks of 2,048 steps, a small network, 2 seeds", range(2), _PAPER | _SMOKE),
+        "laptop": Scale(
+            "hours: 1M steps, 3 seeds", range(3), _PAPER | {"bin": 20_000, "tasks": 50}, "PPO on Ant-v5, 1M steps."
+        ),
+        "paper": Scale("the article's: 50M steps, 30 seeds", range(30), _PAPER),
+    }
+
+
+class HopperStudy(ConstantStudy, name="hopper"):
+    """PPO on Hopper-v5."""
+
+    summary = "PPO on MuJoCo's Hopper"
+    caption = "PPO on Hopper-v5; a task is 500,000 steps."
+    scales = {
+        "smoke": Scale(
+            "seconds: two tasks of 2,048 steps, a small network, 2 seeds",
+            range(2),
+            _PAPER | _SMOKE | {"environment": "Hopper-v5"},
+        ),
+        "laptop": Scale(
+            "an hour: 1M steps, 3 seeds",
+            range(3),
+            _PAPER | {"environment": "Hopper-v5", "bin": 20_000, "tasks": 50},
+            "PPO on Hopper-v5, 1M steps.",
+        ),
+        "paper": Scale(
+            "the article's: 100M steps, 30 seeds", range(30), _PAPER | {"environment": "Hopper-v5", "bin": 500_000}
+        ),
+    }
+
+
+class WalkerStudy(ConstantStudy, name="walker"):
+    """PPO on Walker2d-v5."""
+
+    summary = "PPO on MuJoCo's Walker"
+    caption = "PPO on Walker2d-v5; a task is 250,000 steps."
+    scales = {
+        "smoke": Scale(
+            "seconds: two tasks of 2,048 steps, a small network, 2 seeds",
+            range(2),
+            _PAPER | _SMOKE | {"environment": "Walker2d-v5"},
+        ),
+        "laptop": Scale(
+            "an hour: 1M steps, 3 seeds",
+            range(3),
+            _PAPER | {"environment": "Walker2d-v5", "bin": 20_000, "tasks": 50},
+            "PPO on Walker2d-v5, 1M steps.",
+        ),
+        "paper": Scale("the article's: 50M steps, 30 seeds", range(30), _PAPER | {"environment": "Walker2d-v5"}),
+    }
+
+
+class SlipperyAntStudy(ConstantStudy, name="slippery-ant"):
+    """PPO on Slippery Ant (Dohare et al., Nature 632, 2024, Fig. 3).
+
+    The friction of ground and body is drawn anew, log-uniformly in [.02, 2], at the first episode that begins two
+    million steps after the last change.
+    """
+
+    summary = "PPO on MuJoCo's Ant, whose ground changes its friction"
+    caption = "PPO on Ant-v5, with a new friction every 2 million steps; a task is 100,000 steps."
+    scales = {
+        "smoke": Scale(
+            "seconds: two tasks of 2,048 steps, a small network, 2 seeds",
+            range(2),
+            _SLIPPERY | _SMOKE | {"period": 1000},
+        ),
+        "laptop": Scale(
+            "hours: 2M steps, a new friction every 200,000, 3 seeds",
+            range(3),
+            _SLIPPERY | {"bin": 20_000, "tasks": 100, "period": 200_000},
+            "PPO on Ant-v5, with a new friction every 200,000 steps; a task is 20,000 steps.",
+        ),
+        "paper": Scale("the article's: 20M steps, ten frictions, 30 seeds", range(30), _SLIPPERY),
+    }
+
+    def environment(self, problem: Mapping[str, Any], seed: int) -> "gym.Env[Any, Any]":
+        """Make the environment, with frictions drawn from the seed."""
+        from regrow.rl.slippery_ant import make
+
+        low, high = problem["friction"]
+        return make(problem["environment"], period=problem["period"], low=low, high=high, seed=seed)
+
+    def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
+        """Return Fig. 3c, and the measures of Fig. 4 beside it."""
+        of_constant = super().counterparts(scale)
+        shown = of_constant[0].panels
+        return (
+            Counterpart("Fig. 3c", "return on ground that changes", shown[:1], "bootstrap"),
+            Counterpart("Beside Fig. 3c", "dormant units, rank and weights", shown[1:], "bootstrap"),
+            of_constant[1],
+        )

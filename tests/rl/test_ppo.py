@@ -1,0 +1,203 @@
+"""PPO: each part by a task that it alone must solve, by arithmetic done by hand, and through a kill."""
+
+import math
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import regrow
+from regrow.errors import ConfigError, DataError
+from regrow.experiments.checkpoint import decode, encode
+from regrow.rl.ppo import PPO, Agent, Episode, PPOSettings
+from tests.rl.tiny import ConstantReward, DelayedReward, OneForEver, SignOfObservation, Tiny
+
+SMALL = PPOSettings(buffer=128, epochs=4, minibatches=4)
+
+
+def make(*environments, settings=SMALL, learning_rate=3e-3, seed=0, activation="relu", method=None):
+    torch.manual_seed(seed)
+    first = environments[0]
+    agent = Agent(first.observation_space.shape[0], first.action_space.shape[0], (16, 16), activation)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=learning_rate, fused=True)
+    if method is not None:
+        regrow.attach(agent, optimizer, method, example=torch.zeros(2, first.observation_space.shape[0]))
+    return PPO(environments, agent, optimizer, settings, seed), agent, optimizer
+
+
+def shown(*numbers):
+    return torch.tensor([numbers], dtype=torch.float32)
+
+
+def test_a_constant_reward_is_what_a_state_is_worth():
+    ppo, agent, _ = make(ConstantReward())
+    for _ in range(40):
+        cycle = ppo.advance()
+    assert agent.value(shown(1, 0)).item() == pytest.approx(1, abs=0.1)
+    assert [episode.reward for episode in cycle.episodes] == [1.0] * 128
+
+
+def test_what_is_shown_decides_what_is_done():
+    ppo, agent, _ = make(SignOfObservation(), seed=1)
+    for _ in range(60):
+        cycle = ppo.advance()
+    assert agent.policy(shown(1, 0)).item() > 0.7 and agent.policy(shown(-1, 0)).item() < -0.7
+    assert np.mean([episode.reward for episode in cycle.episodes]) > 0.6
+
+
+def test_a_reward_that_comes_late_reaches_the_action_that_earned_it():
+    ppo, agent, _ = make(DelayedReward())
+    for _ in range(60):
+        ppo.advance()
+    assert agent.policy(shown(1, 0)).item() > 0.7
+
+
+@pytest.mark.parametrize(("truncation", "worth"), [("terminal", 4 / 3), ("bootstrapped", 2.0)])
+def test_a_time_limit_is_an_end_or_is_not(truncation, worth):
+    """Episodes of two steps whose states look alike: v = 1 + v/2; or v = ½·(1 + v/2) + ½·1, if they end there."""
+    limited = gym.wrappers.TimeLimit(OneForEver(), 2)
+    settings = replace(SMALL, discount=0.5, trace=0.0, truncation=truncation)
+    ppo, agent, _ = make(limited, settings=settings)
+    for _ in range(60):
+        ppo.advance()
+    assert agent.value(shown(1, 1)).item() == pytest.approx(worth, abs=0.1)
+
+
+@pytest.mark.parametrize("truncation", ["terminal", "bootstrapped"])
+def test_advantages_are_those_of_the_definition(truncation):
+    """Sums of discounted errors, written out, over two environments with ends in them."""
+    settings = replace(SMALL, buffer=24, minibatches=2, truncation=truncation)
+    ppo, agent, _ = make(
+        gym.wrappers.TimeLimit(OneForEver(), 5), gym.wrappers.TimeLimit(OneForEver(), 7), settings=settings
+    )
+    buffer, episodes = ppo._act()
+    values = np.random.default_rng(0).standard_normal(buffer.rewards.shape).astype(np.float32)
+    found = ppo._advantages(buffer, values)
+    worth = agent.value(shown(1, 1)).item()
+    for place, length in ((0, 5), (1, 7)):
+        ends = {step for step in range(12) if (step + 1) % length == 0}
+        assert set(np.flatnonzero(buffer.ended[:, place])) == ends
+        for step in range(12):
+            total, weight = 0.0, 1.0
+            for at in range(step, 12):
+                cut = worth if truncation == "bootstrapped" else 0.0
+                after = cut if at in ends else values[at + 1, place] if at < 11 else worth
+                total += weight * (1.0 + 0.99 * after - values[at, place])
+                weight *= 0.99 * 0.95
+                if at in ends:
+                    break
+            assert found[step, place] == pytest.approx(total, rel=1e-5)
+    assert episodes == [Episode(9, 5.0, 5), Episode(14, 7.0, 7), Episode(19, 5.0, 5)]  # environments step in turn
+
+
+def test_the_loss_is_that_of_the_paper():
+    ppo, agent, _ = make(SignOfObservation())
+    generator = torch.Generator().manual_seed(0)
+    observations, actions = torch.randn(6, 2, generator=generator), torch.randn(6, 1, generator=generator)
+    old, advantages, targets = (torch.randn(6, generator=generator) for _ in range(3))
+    with torch.no_grad():
+        agent.log_std.fill_(0.3)
+        loss = ppo._loss(observations, actions, old, advantages, targets).item()
+        expected = 0.0
+        for one in range(6):
+            mean = agent.policy(observations[one : one + 1])
+            logp = torch.distributions.Normal(mean, math.exp(0.3)).log_prob(actions[one : one + 1]).item()
+            ratio = math.exp(logp - old[one].item())
+            clipped = min(max(ratio, 0.8), 1.2)
+            gain = min(ratio * advantages[one].item(), clipped * advantages[one].item())
+            expected += (agent.value(observations[one : one + 1]).item() - targets[one].item()) ** 2 / 6 - gain / 6
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_it_acts_as_the_policy_says_and_tells_what_its_units_did(activation):
+    ppo, agent, _ = make(SignOfObservation(), activation=activation)
+    buffer, _ = ppo._act()
+    observations = torch.from_numpy(buffer.observations[:, 0])
+    with torch.no_grad():
+        first = agent.policy[1](agent.policy[0](observations))
+        second = agent.policy[3](agent.policy[2](first))
+        means = agent.policy[4](second)
+        logp = torch.distributions.Normal(means, 1.0).log_prob(torch.from_numpy(buffer.actions[:, 0])).sum(dim=1)
+    torch.testing.assert_close(torch.from_numpy(buffer.log_probabilities[:, 0]), logp, rtol=1e-4, atol=1e-4)
+    for expected, found in zip((first, second), zip(*buffer.hidden, strict=True), strict=True):
+        torch.testing.assert_close(torch.from_numpy(np.concatenate(found)), expected, rtol=1e-5, atol=1e-6)
+    noise = buffer.actions[:, 0] - means.numpy()
+    assert abs(noise.mean()) < 0.3 and 0.8 < noise.std() < 1.2
+
+
+def test_the_change_is_that_of_the_weights_of_the_policy():
+    ppo, agent, _ = make(SignOfObservation())
+    before = [parameter.detach().clone() for parameter in agent.policy.parameters()]
+    change = ppo.advance().change
+    after = list(agent.policy.parameters())
+    expected = sum((new - old).abs().sum().item() for new, old in zip(after, before, strict=True) if new.dim() == 2)
+    assert change == pytest.approx(expected, rel=1e-5) and change > 0.1
+
+
+def test_raw_and_clipped_actions():
+    class Recorder(SignOfObservation):
+        largest = 0.0
+
+        def _reward(self, action):
+            self.largest = max(self.largest, abs(action))
+            return super()._reward(action)
+
+    for actions, limit in (("raw", math.inf), ("clipped", 1.0)):
+        environment = Recorder()
+        ppo, _, _ = make(environment, settings=replace(SMALL, actions=actions))
+        ppo.advance()
+        assert (environment.largest > 1.5) == (limit == math.inf) and environment.largest <= limit
+
+
+@pytest.mark.parametrize("method", [None, "cbp"])
+def test_a_run_that_is_taken_up_again_has_the_same_bits(method, tmp_path):
+    method = regrow.ContinualBackprop(0.02, 5, budget="bernoulli") if method else None
+
+    def state(agent, optimizer, ppo):
+        return encode({"agent": agent.state_dict(), "optimizer": optimizer.state_dict(), "ppo": ppo.state_dict()})
+
+    made = [make(DelayedReward(), SignOfObservation(), method=method) for _ in range(2)]
+    (ppo, agent, optimizer), (other, its_agent, its_optimizer) = made
+    for _ in range(3):
+        ppo.advance()
+    path = tmp_path / "state"
+    path.write_bytes(state(agent, optimizer, ppo))
+    saved = decode(path)
+    its_agent.load_state_dict(saved["agent"])
+    its_optimizer.load_state_dict(saved["optimizer"])
+    other.load_state_dict(saved["ppo"])
+    for _ in range(3):
+        one, two = ppo.advance(), other.advance()
+        assert one.episodes == two.episodes and one.change == two.change
+    assert state(agent, optimizer, ppo) == state(its_agent, its_optimizer, other)
+
+
+def test_other_settings_and_environments_are_refused():
+    with pytest.raises(ConfigError, match="A buffer of 100 steps cannot be cut into 16 minibatches of equal size"):
+        PPOSettings(buffer=100)
+    with pytest.raises(ConfigError, match=r"PPOSettings.discount must lie in \[0, 1\], but is 1.5"):
+        PPOSettings(discount=1.5)
+    with pytest.raises(ConfigError, match="PPOSettings.truncation must be terminal or bootstrapped, but is 'end'"):
+        PPOSettings(truncation="end")
+    with pytest.raises(ConfigError, match="PPOSettings.epochs must be at least 1, but is 0"):
+        PPOSettings(epochs=0)
+    with pytest.raises(ConfigError, match="A buffer of 128 steps cannot be filled by 3 environments alike"):
+        make(Tiny(), Tiny(), Tiny())
+    with pytest.raises(
+        ConfigError, match=r"The actions of .*CartPole.* are Discrete\(2\), and must be vectors of real"
+    ):
+        agent = Agent(4, 1)
+        PPO([gym.make("CartPole-v1")], agent, torch.optim.Adam(agent.parameters()))
+    with pytest.raises(ConfigError, match="PPO acts by ReLU or tanh alone, and the policy is MLP"):
+        make(ConstantReward(), activation="elu")
+
+
+def test_a_policy_that_diverges_is_told():
+    ppo, agent, _ = make(ConstantReward())
+    nn.init.constant_(agent.policy[0].weight, math.nan)
+    with pytest.raises(DataError, match="An action or a reward before step 128 is not finite: the policy has diverged"):
+        ppo.advance()

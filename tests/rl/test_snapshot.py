@@ -1,0 +1,68 @@
+"""An environment that is taken up again does what it would have done, to the bit."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from regrow.errors import ConfigError, StateError
+from regrow.experiments.checkpoint import decode, encode
+from regrow.rl.changing import ChangingPhysics, ChangingSigns
+from regrow.rl.slippery_ant import ID
+from regrow.rl.snapshot import check, restore, save
+from tests.rl.tiny import DelayedReward
+
+ENVIRONMENTS = {
+    "slippery ant": lambda: gym.make(ID, period=1000, seed=3),
+    "gravity": lambda: ChangingPhysics(gym.make("Hopper-v5"), "gravity", 0.5, 2.0, 1000, 3),
+    "mass": lambda: ChangingPhysics(gym.make("Walker2d-v5"), "mass", 0.5, 2.0, 1000, 3),
+    "actuators": lambda: ChangingPhysics(gym.make("HalfCheetah-v5"), "actuator_gain", 0.5, 2.0, 1000, 3),
+    "signs": lambda: ChangingSigns(gym.make("InvertedPendulum-v5"), 1000, 3),
+    "pendulum": lambda: gym.make("Pendulum-v1"),
+    "mountain car": lambda: gym.make("MountainCarContinuous-v0"),
+    "clipped": lambda: gym.wrappers.ClipAction(gym.make("Hopper-v5")),
+    "of one's own": lambda: gym.wrappers.TimeLimit(DelayedReward(), 2),
+}
+
+
+def go(env, random, steps):
+    seen = []
+    for _ in range(steps):
+        observation, reward, terminated, truncated, info = env.step(random.uniform(-1, 1, env.action_space.shape))
+        seen.append((observation.tobytes(), float(reward), terminated, truncated, info.get("friction")))
+        if terminated or truncated:
+            seen.append(env.reset()[0].tobytes())
+    return seen
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_it_goes_on_as_it_would(name, tmp_path):
+    env, random = ENVIRONMENTS[name](), np.random.default_rng(0)
+    check(env)
+    env.reset(seed=5)
+    before = go(env, random, 1204)  # into an episode, and past a change where there is one
+    (tmp_path / "state").write_bytes(encode(save(env)))
+    there = random.bit_generator.state
+    expected = go(env, random, 1300)
+    again = ENVIRONMENTS[name]()
+    restore(again, decode(tmp_path / "state"))
+    random.bit_generator.state = there
+    assert go(again, random, 1300) == expected
+    assert before[:50] != expected[:50]
+
+
+class Delayed(gym.Wrapper):
+    """Keeps something."""
+
+
+def test_what_a_checkpoint_does_not_know_is_told():
+    with pytest.raises(
+        ConfigError, match="Delayed around .*Hopper.* may keep something that a checkpoint does not know"
+    ):
+        check(Delayed(gym.make("Hopper-v5")))
+    with pytest.raises(ConfigError, match="cannot be saved in a checkpoint: give the environments that it is made of"):
+        check(gym.make_vec("Pendulum-v1", 2))
+    with pytest.raises(ConfigError, match="cannot be saved in a checkpoint: give it state_dict and load_state_dict"):
+        check(gym.make("Blackjack-v1"))
+    with pytest.raises(StateError, match="has 4 layers and the state that was saved 5: make it with the same wrappers"):
+        state = save(ENVIRONMENTS["clipped"]())
+        restore(gym.make("Hopper-v5"), state)
