@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from matplotlib.figure import Figure
 
-from regrow.report import comparison, curves, dot_plot, figures, growing, summary
+from regrow.report import comparison, curves, dot_plot, figures, growing, returns, summary
 from regrow.report.appearance import COLOURS
 
 
@@ -37,5 +37,9 @@ def view_of(table: pl.DataFrame) -> View:
         return View(
             dot_plot.draw, comparison.table, comparison.cells, comparison.sentence, coloured=False, legible=True
         )
-    sentence = growing.sentence if growing.is_growing(table) else summary.sentence
+    sentence = summary.sentence
+    if growing.is_growing(table):
+        sentence = growing.sentence
+    elif returns.is_of_agents(table):
+        sentence = returns.sentence
     return View(figures.draw, summary.table, summary.cells, sentence, coloured=True, legible=len(methods) <= COLOURS)
