@@ -1,0 +1,96 @@
+"""What PPO costs on MuJoCo's Ant: `python -m benchmarks.ppo`.
+
+Each call is one cycle of the article's settings: 2,048 environment steps with two networks of 256–256, 160 updates.
+Compared are PPO as one writes it by hand in PyTorch, which is how the published code goes about it; Stable-Baselines3
+with the same sizes; and `regrow.rl.ppo`, alone, with continual backpropagation, and with 16 environments. CPU time of
+one thread; "ms" divided by 2.048 is µs an environment step. The physics alone are a case of their own.
+"""
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3 import PPO as SB3
+
+import regrow
+from benchmarks.interleave import AGAIN, compare_times, parse, report, time_in_turn
+from benchmarks.plain_ppo import PlainPPO
+from regrow.methods import Method
+from regrow.rl.ppo import PPO, Agent, PPOSettings
+
+ENVIRONMENT = "Ant-v5"
+CBP = regrow.ContinualBackprop(1e-4, 10_000, budget="bernoulli", weight_sums="each_step")
+
+
+def main() -> None:
+    options = parse(__doc__.splitlines()[0])
+    by_hand = "by hand, PyTorch"
+    found = cases()
+    found = {by_hand: found[by_hand], by_hand + AGAIN: found[by_hand], **found}
+    times = time_in_turn(found, 2 if options.quick else 7)
+    rows = compare_times(times, by_hand)
+    steps = PPOSettings().buffer
+    notes = [f"{row.case}: {row.milliseconds * 1000 / steps:.0f} µs an environment step" for row in rows]
+    report(rows, f"PPO on {ENVIRONMENT}, {steps:,} steps and 160 updates", options.json, notes)
+
+
+def cases() -> dict[str, Callable[[], None]]:
+    """What is timed, by name."""
+    return {
+        "by hand, PyTorch": PlainPPO(gym.make(ENVIRONMENT), agent()).advance,
+        "Stable-Baselines3": stable_baselines3(),
+        "regrow": ours(1),
+        "regrow, cbp": ours(1, CBP),
+        "regrow, 16 environments": ours(16),
+        "physics alone": physics(),
+    }
+
+
+def agent() -> Agent:
+    """Networks of the article for Ant."""
+    torch.manual_seed(0)
+    return Agent(105, 8)
+
+
+def ours(environments: int, method: Method | None = None) -> Callable[[], None]:
+    """A case: the next buffer and its updates."""
+    made = agent()
+    optimizer = torch.optim.Adam(made.parameters(), lr=1e-4, fused=True)
+    if method is not None:
+        regrow.attach(made, optimizer, method, example=torch.zeros(2, 105), init="lecun_uniform")
+    ppo = PPO([gym.make(ENVIRONMENT) for _ in range(environments)], made, optimizer)
+
+    def advance() -> None:
+        ppo.advance()
+
+    return advance
+
+
+def stable_baselines3() -> Callable[[], None]:
+    """A case: its PPO with the same networks, buffer, epochs and minibatches."""
+    widths = {"pi": [256, 256], "vf": [256, 256]}
+    settings = {"net_arch": widths, "activation_fn": torch.nn.ReLU}
+    model = SB3(
+        "MlpPolicy", ENVIRONMENT, 1e-4, 2048, 128, 10, vf_coef=1.0, policy_kwargs=settings, device="cpu", seed=0
+    )
+    return lambda: model.learn(2048, reset_num_timesteps=False) and None
+
+
+def physics() -> Callable[[], None]:
+    """A case: as many steps of the environment with actions drawn beforehand."""
+    environment = gym.make(ENVIRONMENT)
+    environment.reset(seed=0)
+    actions = np.random.default_rng(0).standard_normal((PPOSettings().buffer, 8))
+
+    def step() -> None:
+        for action in actions:
+            _, _, terminated, truncated, _ = environment.step(action)
+            if terminated or truncated:
+                environment.reset()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
