@@ -82,9 +82,9 @@ class UnitWorker:
             site.expect_next()
         # All outgoing weights first: where one is also the incoming weight of another newborn, the re-draw wins.
         for site, choice in chosen:
-            site.silence(choice, optimizer)
+            site.silence(choice, None if site.method.keeps_moments else optimizer)
         for site, choice in chosen:
-            site.redraw(choice, optimizer, self.generator)
+            site.redraw(choice, None if site.method.keeps_moments else optimizer, self.generator)
         return [event for site, choice in chosen for event in _events(site, choice, number)]
 
     def state(self) -> dict[str, Tensor]:

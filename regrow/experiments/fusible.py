@@ -134,6 +134,8 @@ def _methods_reason(methods: Sequence[Method], init: Init) -> str | None:
             return f"it does not know utility_rule={method.utility_rule!r}"
         if isinstance(method, ContinualBackprop | RandomReplacement) and method.budget == "carried_of_all":
             return "it does not know budget='carried_of_all'"
+        if isinstance(method, UnitMethod) and method.keeps_moments:
+            return "it does not know moments='kept'"
         if isinstance(method, L2) and method.coupled:
             return "it decays weights decoupled only (with plain SGD, L2(coupled=False) is the same step)"
     for kind, count in Counter(type(method) for method in methods if not isinstance(method, Backprop)).items():

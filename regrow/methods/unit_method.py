@@ -1,7 +1,7 @@
 """Methods that replace units: what they read, when they act, which units they choose, how far those are re-drawn."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from regrow.methods.method import Method, check_amount, check_choice, check_count, check_share
 from regrow.methods.schedule import Budget, Periodic, Quota, Schedule
 
+Moments = Literal["cleared", "kept"]
 Statistic = Literal["mean_abs", "activations", "fired", "first_order", "incoming_gradient"]
 OverRanks = Literal["mean", "sum", "max", "same"]
 ACTIVATION = ("mean_abs", "activations", "fired")  # those that need a tap
@@ -103,6 +104,11 @@ class UnitMethod(Method, ABC):
         """Whether it needs a tap."""
         return self.needs in ACTIVATION
 
+    @property
+    def keeps_moments(self) -> bool:
+        """Whether what the optimizer remembers of a unit's weights stays when they are re-drawn."""
+        return False
+
     def without_taps(self) -> "UnitMethod | None":
         """The method that serves in its place where no module sees the activation of a group, by gradients for example.
         None if there is none: such groups are not served then.
@@ -151,20 +157,29 @@ class QuotaMethod(UnitMethod):
             "carried_of_all" does so too, but as soon as one unit of a group is eligible it is due a share of all its
             units, not of the eligible ones (the published code for convolutions);
             "bernoulli" draws the fraction at each step (the published PPO).
+        moments: "cleared": the optimizer forgets what it remembers of the weights of a new unit; "kept": it does not,
+            as in the published code for PPO.
 
     Raises:
-        ConfigError: a rate outside [0, 1], a negative maturity or an unknown budget.
+        ConfigError: a rate outside [0, 1], a negative maturity, an unknown budget or another word for moments.
     """
 
     replacement_rate: float = 1e-4
     maturity_threshold: int = 100
     budget: Budget = "carried"
+    moments: Moments = field(default="cleared", kw_only=True)
+
+    @property
+    def keeps_moments(self) -> bool:
+        """See `UnitMethod`."""
+        return self.moments == "kept"
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
         check_share(self, "replacement_rate")
         check_count(self, "maturity_threshold")
         check_choice(self, "budget", ("carried", "carried_of_all", "bernoulli"))
+        check_choice(self, "moments", ("cleared", "kept"))
 
     def schedule(self, size: int) -> Quota:
         """Known without the data: see `Quota`."""
@@ -222,21 +237,29 @@ class ThresholdMethod(PeriodicMethod):
     Args:
         threshold: τ ≥ 0.
         largest_share: at most this share of a group at one look, lowest first, in [0, 1].
+        moments: "cleared": the optimizer forgets what it remembers of the weights of a new unit; "kept": it does not.
 
     Raises:
-        ConfigError: a threshold below 0 or a share outside [0, 1].
+        ConfigError: a threshold below 0, a share outside [0, 1] or another word for moments.
     """
 
     reads_every_step: ClassVar[bool] = False
 
     threshold: float = 0.0
     largest_share: float = 1.0
+    moments: Moments = field(default="cleared", kw_only=True)
+
+    @property
+    def keeps_moments(self) -> bool:
+        """See `UnitMethod`."""
+        return self.moments == "kept"
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
         super().__post_init__()
         check_amount(self, "threshold")
         check_share(self, "largest_share")
+        check_choice(self, "moments", ("cleared", "kept"))
 
     @abstractmethod
     def score(self, state: dict[str, Tensor]) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import regrow
+from regrow.errors import ConfigError
+from regrow.methods.unit_method import QuotaMethod
 from tests.attachment.training import batch, make_network, train
 
 OPTIMIZERS = {
@@ -80,6 +82,27 @@ def test_each_replacement_touches_exactly_its_own_elements(make) -> None:
                 else:
                     assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs)), "a scalar step must stay"
     assert count == plastic.metrics()["replacements"] > 25
+
+
+@pytest.mark.parametrize("kind", [regrow.ContinualBackprop, regrow.RandomReplacement])
+def test_what_the_optimizer_remembers_can_be_kept(kind: type[QuotaMethod]) -> None:
+    """As the published code for PPO has it: the weights are new, the moments those of the unit that went."""
+    states = {}
+    for moments in ("cleared", "kept"):
+        torch.manual_seed(0)
+        model = make_network()
+        optimizer = torch.optim.Adam(model.parameters())
+        method = kind(0.5, 0, moments=moments)
+        plastic = regrow.attach(model, optimizer, method, example=batch(0)[0])
+        train(model, optimizer, 1)
+        units = [event.unit for event in plastic.events if event.group == "2"]
+        first, second = model[2].weight, model[4].weight
+        assert len(units) == 6 and not second[:, units].any()
+        means = [optimizer.state[parameter]["exp_avg"] for parameter in (first, second)]
+        states[moments] = torch.cat([means[0][units].flatten(), means[1][:, units].flatten()])
+    assert not states["cleared"].any() and states["kept"].any()
+    with pytest.raises(ConfigError, match=f"{kind.__name__}.moments cannot be 'lost'"):
+        kind(moments="lost")
 
 
 @pytest.mark.parametrize("rate", [1e-4, 0.007, 0.3, 1.0])

@@ -49,10 +49,11 @@ def test_the_article_is_set_up_to_the_letter():
     betas = {name: spec.problem["betas"] for name, spec in paper.items()}
     assert betas.pop("standard") == [0.9, 0.999] and set(map(tuple, betas.values())) == {(0.99, 0.99)}
     decay = {name: spec.problem["weight_decay"] for name, spec in paper.items()}
+    assert decay.pop("cbp moments=cleared") == decay["cbp"]
     assert decay == {"standard": 0, "tuned": 0, "l2": 1e-3, "cbp": 1e-4, "redo": 1e-4, "shrink-and-perturb": 1e-3}
     (cbp,) = methods_of(paper["cbp"])
     assert (cbp.replacement_rate, cbp.maturity_threshold, cbp.budget) == (1e-4, 10_000, "bernoulli")
-    assert (cbp.decay_rate, cbp.utility_rule) == (0.99, "contribution")
+    assert (cbp.decay_rate, cbp.utility_rule, cbp.moments) == (0.99, "contribution", "kept")
     (redo,) = methods_of(paper["redo"])
     assert (redo.threshold, redo.period) == (0.1, 100)
     lengths = {name: study_named(name).scale("paper").problem for name in ("ant", "walker", "hopper")}
