@@ -15,7 +15,7 @@ from regrow.experiments.epochs import Companion, EpochStudy, SplitStream
 from regrow.experiments.scale import Scale
 from regrow.methods import ContinualBackprop, FullReset, HardReset, ShrinkAndPerturb
 from regrow.networks.resnet import ResNet
-from regrow.streams import ClassIncremental, sources
+from regrow.streams import ClassIncremental, NoisyLabels, sources
 from regrow.streams.images import Labelled
 from regrow.studies.main_path import main_path_symptoms
 from regrow.studies.published_resnet_cbp import PublishedResNetCBP
@@ -28,6 +28,7 @@ _PAPER = {
     "tasks": 20,
     "train_per_class": 450,
     "validation_per_class": 50,
+    "label_noise": 0.0,
     "size": 32,
     "channels": [64, 128, 256, 512],
     "blocks": [2, 2, 2, 2],
@@ -102,7 +103,8 @@ class IncrementalCIFAR(EpochStudy, name="incremental-cifar"):
 
     Of a problem, beside what `EpochStudy` reads: "increment" classes a task; "train_per_class" and
     "validation_per_class", the first of the data; "size" of the images in pixels, to which larger ones are reduced;
-    "channels" and "blocks" of the network; "measured_in" eval or train mode, see `main_path_symptoms`; and
+    "label_noise", a share of the training labels that is wrong (beyond the article); "channels" and "blocks" of the
+    network; "measured_in" eval or train mode, see `main_path_symptoms`; and
     "published_cbp", None or the settings of `PublishedResNetCBP`.
 
     Where the published code differs from the article there is an option for it (docs/differences.md); the scale
@@ -170,7 +172,7 @@ class IncrementalCIFAR(EpochStudy, name="incremental-cifar"):
                 f"{problem['tasks']} increments of {problem['increment']} classes are {classes} classes, and "
                 f"{problem['data']} has {len(learned.by_class)}: take fewer increments, or other data."
             )
-        return ClassIncremental(
+        stream: SplitStream = ClassIncremental(
             train.images[first],
             train.labels[first],
             test.images,
@@ -180,6 +182,7 @@ class IncrementalCIFAR(EpochStudy, name="incremental-cifar"):
             seed,
             white=train.white,
         )
+        return NoisyLabels(stream, problem["label_noise"], seed=seed) if problem["label_noise"] else stream
 
     def classes(self, problem: Mapping[str, Any], index: int) -> int:
         """See `EpochStudy`: ever more."""

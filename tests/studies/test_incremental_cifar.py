@@ -72,6 +72,14 @@ def test_data_that_do_not_suffice_are_refused(change, text):
         STUDY.stream({**STUDY.scale("smoke").problem, **change}, 0)
 
 
+def test_a_share_of_the_training_labels_is_wrong_where_that_is_asked_for():
+    problem = STUDY.scale("smoke").problem
+    right, wrong = (STUDY.stream({**problem, "label_noise": share}, seed=3).task(1) for share in (0.0, 0.25))
+    assert torch.equal(right.train.inputs, wrong.train.inputs) and torch.equal(right.test.labels, wrong.test.labels)
+    assert torch.equal(right.validation.labels, wrong.validation.labels)
+    assert (right.train.labels != wrong.train.labels).sum() == 48 * 0.25 and wrong.train.labels.max() < 4
+
+
 def test_no_image_set_at_hand_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("REGROW_DATA", str(tmp_path))
     with pytest.raises(DataError, match="None of these image sets is there: cifar-100, tiny-imagenet-100"):
