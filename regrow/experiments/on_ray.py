@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +45,9 @@ def _connect(address: str, workers: int | None) -> tuple[Any, bool]:
     machine, or that is started. And whether the connection is to be closed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of what is run
+    if address != "ray" and _has_token():
+        # `ray start` asks for a token as soon as there is one, and a client sends it only when told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ModuleNotFoundError:
@@ -61,7 +65,8 @@ def _connect(address: str, workers: int | None) -> tuple[Any, bool]:
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"No Ray cluster answers at {address} ({error}): start one by `ray start --head`, and give "
-                f"ray://HOST:{_PORT} with the host that it runs on, or --on ray for this machine alone."
+                f"ray://HOST:{_PORT} with the host that it runs on, or --on ray for this machine alone. Where it asks "
+                "for a token, `ray get-auth-token` there has it: put it into RAY_AUTH_TOKEN here."
             ) from error
         return ray, True
     try:
@@ -69,6 +74,12 @@ def _connect(address: str, workers: int | None) -> tuple[Any, bool]:
     except ConnectionError:
         ray.init(num_cpus=workers, include_dashboard=False, **quietly)
     return ray, True
+
+
+def _has_token() -> bool:
+    """Whether this user has a token for clusters, where Ray looks for it."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
 class _Pool:

@@ -49,6 +49,16 @@ def undisturbed(tmp_path_factory):
     return results(place, "fused")
 
 
+@pytest.fixture
+def no_token(tmp_path, monkeypatch):
+    """A home of a user who has no token; and the environment is put back."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
 def holder(folder):
     """Id of the process that holds a run."""
     file = (folder.path / "lock").stat().st_ino
@@ -96,7 +106,7 @@ def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path):
     assert "all machines must see the folder of all runs under the same name. Give a folder of" in answer["error"]
 
 
-def test_an_address_where_nobody_answers_is_told_soon():
+def test_an_address_where_nobody_answers_is_told_soon(no_token):
     pytest.importorskip("ray")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: whoever calls is refused
@@ -107,7 +117,7 @@ def test_an_address_where_nobody_answers_is_told_soon():
     assert time.monotonic() - began < 15
 
 
-def test_something_else_that_answers_is_no_cluster(monkeypatch):
+def test_something_else_that_answers_is_no_cluster(no_token, monkeypatch):
     ray = pytest.importorskip("ray")
 
     def init(*settings, **more):
@@ -117,6 +127,23 @@ def test_something_else_that_answers_is_no_cluster(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"No Ray cluster answers at ray://127.0.0.1:{port} \(this is no Ray\)"):
+            on_ray.execute_on_ray([], 1, silent(), f"ray://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(("place", "mode"), [(".ray", "token"), ("elsewhere", None)])
+def test_a_client_sends_the_token_that_there_is(place, mode, no_token, tmp_path, monkeypatch):
+    """To a cluster, that is, which asks for it as soon as its user has one."""
+    ray = pytest.importorskip("ray")
+    (no_token / place).mkdir()
+    (no_token / place / "auth_token").write_text("secret")
+
+    def init(*settings, **more):
+        raise ConnectionError(f"the mode is {os.environ.get('RAY_AUTH_MODE')}")
+
+    monkeypatch.setattr(ray, "init", init)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"\(the mode is {mode}\).*put it into RAY_AUTH_TOKEN here"):
             on_ray.execute_on_ray([], 1, silent(), f"ray://127.0.0.1:{port}")
 
 
