@@ -42,7 +42,7 @@ class PPOCourse:
     def __init__(self, study: PPOStudy, spec: RunSpec) -> None:
         problem = spec.problem
         self._problem = problem
-        environments = [study.environment(problem, spec.seed + place) for place in range(problem["environments"])]
+        environments = [study.environment(problem, spec.seed) for _ in range(problem["environments"])]
         _check_bin(problem["bin"], problem["buffer"], environments[0])
         observations, actions = (
             space.shape[0]  # type: ignore[index]

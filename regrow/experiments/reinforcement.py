@@ -25,7 +25,7 @@ class PPOStudy(Study):
 
     @abstractmethod
     def environment(self, problem: Mapping[str, Any], seed: int) -> "gym.Env[Any, Any]":
-        """Make an environment; its changes are drawn from the seed."""
+        """Make an environment; its changes are drawn from the seed, alike in all that act side by side."""
 
     def course(self, spec: RunSpec) -> Course:
         """See `Study`."""

@@ -196,7 +196,8 @@ class SlipperyAntStudy(ConstantStudy, name="slippery-ant"):
         from regrow.rl.slippery_ant import make
 
         low, high = problem["friction"]
-        return make(problem["environment"], period=problem["period"], low=low, high=high, seed=seed)
+        period = problem["period"] // problem["environments"]  # of its own steps
+        return make(problem["environment"], period=period, low=low, high=high, seed=seed)
 
     def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
         """Return Fig. 3c, and the measures of Fig. 4 beside it."""

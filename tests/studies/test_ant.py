@@ -118,6 +118,17 @@ def test_methods_differ_and_seeds_differ_and_the_first_actions_are_the_same(tmp_
     assert (first.actions == second.actions).all() and (first.rewards == second.rewards).all()
 
 
+def test_environments_side_by_side_have_the_same_frictions_at_the_same_time():
+    (spec,) = study_named("slippery-ant").specs("smoke+environments=4+period=4000", range(1), ["cbp"])
+    course = study_named("slippery-ant").course(spec)
+    physics = [environment.get_wrapper_attr("value") for environment in course._ppo._environments]
+    periods = [environment.get_wrapper_attr("period") for environment in course._ppo._environments]
+    assert len(set(physics)) == 1 and periods == [1000] * 4
+    seen = course._ppo._observations
+    assert not (seen[0] == seen[1]).all()
+    assert course.advance().row is None and course._ppo.steps == 256
+
+
 def test_a_task_that_is_too_short_is_told(tmp_path):
     (spec,) = study_named("slippery-ant").specs("smoke+bin=1500", range(1), ["cbp"])
     message = "A task of 1500 steps is too short for an update of 256 and episodes of up to 1000 steps: give bin=2000"
