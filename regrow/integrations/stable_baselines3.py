@@ -62,8 +62,8 @@ class RegrowCallback(BaseCallback):
 
     Args:
         methods: a method, its name, or several, as for `regrow.attach`.
-        init: law of new incoming weights, as for `regrow.attach`. By default the law of the layers, or for policies
-            that are initialised orthogonally (PPO, A2C) a normal one of the size that the weights have at attach.
+        init: law of new incoming weights, as for `regrow.attach`. By default that of the layers as torch makes them,
+            and not the orthogonal one (`ortho_init`) with which policies of PPO and A2C begin.
         seed: of everything that is drawn; by default the model's seed, or 0 if it has none.
         verbose: print the table of units when methods are attached, if at least 1.
 
