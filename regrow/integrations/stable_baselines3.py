@@ -7,12 +7,14 @@ import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from regrow.attachment.attach import attach
 from regrow.attachment.attachment import Attachment
@@ -43,10 +45,10 @@ class RegrowCallback(BaseCallback):
     """Puts methods to work on a model of Stable-Baselines3 while it learns.
 
     One attachment for each optimizer: of PPO, A2C and DQN the policy's, of SAC, TD3 and DDPG the actor's and the
-    critic's. The entropy coefficient has no units. Served is what one optimizer trains: a features extractor that
-    actor and critic share (`share_features_extractor=True`) keeps its last layer, which the critic reads too. Acting,
-    evaluating and target networks run without grad and do not count; targets follow replacements as they follow all
-    else. The forward of the critic in the actor's loss counts as one of the critic.
+    critic's. The entropy coefficient has no units. A features extractor that actor and critic share
+    (`share_features_extractor=True`) is the actor's, and keeps its last layer, which the critic reads too; with
+    `use_sde=True` the actor keeps the layer that the noise reads. What acts, evaluates or is a target runs without grad
+    and does not count, nor does the critic's forward in the actor's loss. Targets follow replacements as all else.
 
     `learn` called again, with this callback or with another that asks for the same, goes on with the attachments that
     are there. Between calls, and in a `learn` without the callback, they are at rest.
@@ -99,10 +101,8 @@ class RegrowCallback(BaseCallback):
 
     def detach(self) -> None:
         """Take the methods off the model, with all that is remembered of them."""
-        for plastic in self.attachments.values():
-            plastic.detach()
         if self.attachments:
-            vars(self.model).pop(_ATTRIBUTE, None)
+            vars(self.model).pop(_ATTRIBUTE).detach()
         self.attachments = {}
 
     def __str__(self) -> str:
@@ -117,16 +117,15 @@ class RegrowCallback(BaseCallback):
                 raise StateError(_other_settings(self.model, known.asked, asked))
             self.attachments = known.attachments
             return
-        saved = known if isinstance(known, dict) else {}
-        self.attachments = _attached(self.model, self.methods, self.init, seed)
+        at_work = _AtWork(asked)
         try:
-            _load(self.model, self.attachments, saved)
+            _attach(self.model, at_work)
+            _load(self.model, at_work.attachments, known if isinstance(known, dict) else {})
         except BaseException:
-            for plastic in self.attachments.values():
-                plastic.detach()
-            self.attachments = {}
+            at_work.detach()
             raise
-        setattr(self.model, _ATTRIBUTE, _AtWork(self.attachments, asked))
+        self.attachments = at_work.attachments
+        setattr(self.model, _ATTRIBUTE, at_work)
         if self.verbose:
             print(self)
 
@@ -165,15 +164,19 @@ class _AtWork:
     which can be read where regrow is not installed.
 
     Args:
-        attachments: by name.
         asked: methods, law and seed.
+
+    Attributes:
+        attachments: by name.
+        hooks: others, to be removed with them.
     """
 
-    __slots__ = ("asked", "attachments", "_resting")  # else Stable-Baselines3 writes out the attributes as text
+    __slots__ = ("_resting", "asked", "attachments", "hooks")  # attributes in `__dict__` would be saved as text
 
-    def __init__(self, attachments: dict[str, Attachment], asked: tuple[Any, ...]) -> None:
-        self.attachments = attachments
+    def __init__(self, asked: tuple[tuple[Method, ...], Init, int]) -> None:
         self.asked = asked
+        self.attachments: dict[str, Attachment] = {}
+        self.hooks: list[RemovableHandle] = []
         self._resting = ExitStack()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -195,6 +198,12 @@ class _AtWork:
     def go_on(self) -> None:
         self._resting.close()
 
+    def detach(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        for plastic in self.attachments.values():
+            plastic.detach()
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -204,11 +213,15 @@ class _Part:
         network: with all that reads what is trained.
         optimizer: the optimizer.
         example: the forward of its loss: what the network is called with, or a callable where it is called in parts.
+        exclude: a module of the network that another optimizer trains.
+        borrower: an optimizer whose loss runs this network too, between a step of its own and the next one here.
     """
 
     network: nn.Module
     optimizer: Optimizer
     example: Any
+    exclude: tuple[str, ...] = ()
+    borrower: Optimizer | None = None
 
 
 def _parts(model: BaseAlgorithm) -> dict[str, _Part]:
@@ -227,35 +240,49 @@ def _parts(model: BaseAlgorithm) -> dict[str, _Part]:
     actor, critic = policy.actor, policy.critic
     of_actor = (lambda actor: actor.action_log_prob(seen)) if isinstance(policy, SACPolicy) else (seen,)
     if not policy.share_features_extractor:
-        parts = {"actor": _Part(actor, actor.optimizer, of_actor)}
-        return parts | {"critic": _Part(critic, critic.optimizer, (seen, done))}
+        return {
+            "actor": _Part(actor, actor.optimizer, of_actor),
+            "critic": _Part(critic, critic.optimizer, (seen, done), borrower=actor.optimizer),
+        }
 
-    # The critic reads what the actor's optimizer trains, which is seen only if both are traced together.
+    # The critic reads what the actor's optimizer trains, which is seen only if both are traced together. That of TD3's
+    # critic holds it too, but never gets a gradient for it.
     def both(policy: Any) -> Any:
         return (of_actor(policy.actor) if callable(of_actor) else policy.actor(seen)), policy.critic(seen, done)
 
+    shared = ("actor.features_extractor",)
     return {
         "actor": _Part(policy, actor.optimizer, both),
-        "critic": _Part(policy, critic.optimizer, both),
+        "critic": _Part(policy, critic.optimizer, both, shared, borrower=actor.optimizer),
     }
 
 
-def _attached(model: BaseAlgorithm, methods: Sequence[Method], init: Init, seed: int) -> dict[str, Attachment]:
+def _attach(model: BaseAlgorithm, at_work: "_AtWork") -> None:
+    """Fill it."""
+    methods, init, seed = at_work.asked
     parts = _parts(model)
     able = _able(model, methods, init, parts)
-    attachments: dict[str, Attachment] = {}
-    try:
-        for number, (name, part) in enumerate(parts.items()):
-            if able[name] or not methods:
-                own_seed = seed + number * 2**32 if number else seed  # actor and critic draw independently
-                attachments[name] = attach(
-                    part.network, part.optimizer, able[name], example=part.example, init=init, seed=own_seed
-                )
-    except BaseException:
-        for plastic in attachments.values():
-            plastic.detach()
-        raise
-    return attachments
+    for number, (name, part) in enumerate(parts.items()):
+        if not able[name] and methods:
+            continue
+        plastic = at_work.attachments[name] = attach(
+            part.network,
+            part.optimizer,
+            able[name],
+            example=part.example,
+            exclude=part.exclude,
+            init=init,
+            seed=seed + number * 2**32 if number else seed,  # actor and critic draw independently
+        )
+        if part.borrower is not None:
+            at_work.hooks.append(part.borrower.register_step_post_hook(partial(_forget, plastic)))
+
+
+def _forget(plastic: Attachment, *step: Any) -> None:
+    """What a network was run for since its own step was another's loss: not for its training, and it is not saved."""
+    for worker in plastic.unit_workers:
+        for site in worker.sites:
+            site.clear()
 
 
 def _able(
@@ -272,12 +299,12 @@ def _able(
     able = {name: list(methods) for name in parts}
     of_units = [method for method in methods if isinstance(method, UnitMethod)]
     graphs = {name: find_units(part.network, part.example) for name, part in parts.items()} if of_units else {}
-    request = Request(None, (), init, strict=False, include_coupled=False)
     for method in of_units:
         reasons: dict[str, str] = {}
         for name, graph in graphs.items():
-            network, optimizer = parts[name].network, parts[name].optimizer
-            why = {group.name: why_not_served(group, method, network, optimizer, request) for group in graph}
+            part = parts[name]
+            request = Request(None, part.exclude, init, strict=False, include_coupled=False)
+            why = {group.name: why_not_served(group, method, part.network, part.optimizer, request) for group in graph}
             if all(why.values()):
                 able[name].remove(method)
             reasons |= {f"{name}, {group}": reason for group, reason in why.items() if reason is not None}
@@ -314,8 +341,8 @@ def _other_settings(model: BaseAlgorithm, present: tuple[Any, ...], asked: tuple
 
     return (
         f"Other methods are at work on this {type(model).__name__} already.\n  at work: {said(present)}\n"
-        f"  asked:   {said(asked)}\nGive learn() the callback that it had before, or one that asks for the same; or "
-        "call detach() of that one first."
+        f"  asked:   {said(asked)}\nGive learn() the callback that it had before, or one that asks for the same, or "
+        "call detach() of that one first. One callback takes several methods, as in RegrowCallback(['cbp', 'l2'])."
     )
 
 
