@@ -17,6 +17,7 @@ from gymnasium import spaces
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
@@ -154,6 +155,19 @@ def test_state_dependent_exploration() -> None:
         expected = SERVED[kind] | {part: SERVED[kind][part] - {last}}
         assert served(callback) == replaced(callback) == expected
         assert "mm of the model sums over units, with no parameter" in callback.attachments[part].unserved[last]
+
+
+def test_rmsprop_of_tensorflow_begins_anew_where_it_began() -> None:
+    """Its running means of squares are 1 at first: from 0, the first steps of new units would be ten times as long."""
+    callback = RegrowCallback(regrow.ContinualBackprop(0.1, 4))
+    network = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"alpha": 0.9}}
+    model = learned("A2C", callback, 125, policy_kwargs=network, use_rms_prop=False)
+    plastic, layer = callback.attachments["policy"], model.policy.mlp_extractor.value_net[0]
+    state = model.policy.optimizer.state[layer.weight]["square_avg"]
+    last = [event for event in plastic.events if event.step == plastic.metrics()["steps"]]
+    new = {event.unit for event in last if event.group.endswith("value_net.0")}
+    assert new
+    assert [bool((row == 1).all()) for row in state] == [unit in new for unit in range(12)]
 
 
 # What it must leave alone
