@@ -108,19 +108,24 @@ class RegrowCallback(BaseCallback):
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.attachments.values())) or f"regrow: {', '.join(map(str, self.methods))}"
 
+    def _at_work(self) -> "_AtWork | None":
+        found = vars(self.model).get(_ATTRIBUTE)
+        return found if isinstance(found, _AtWork) else None
+
     def _init_callback(self) -> None:
         seed = getattr(self.model, "seed", None) or 0 if self.seed is None else self.seed
         asked = (self.methods, self.init, seed)
-        known = vars(self.model).get(_ATTRIBUTE)
-        if isinstance(known, _AtWork) and known.attached:
-            if known.asked != asked:
-                raise StateError(_other_settings(self.model, known.asked, asked))
-            self.attachments = known.attachments
+        present = self._at_work()
+        if present is not None and present.attached:
+            if present.asked != asked:
+                raise StateError(_other_settings(self.model, present.asked, asked))
+            self.attachments = present.attachments
             return
+        saved = {} if present else vars(self.model).get(_ATTRIBUTE, {})
         at_work = _AtWork(asked)
         try:
             _attach(self.model, at_work)
-            _load(self.model, at_work.attachments, known if isinstance(known, dict) else {})
+            _load(self.model, at_work.attachments, saved)
         except BaseException:
             at_work.detach()
             raise
@@ -130,10 +135,12 @@ class RegrowCallback(BaseCallback):
             print(self)
 
     def _on_training_start(self) -> None:
-        vars(self.model)[_ATTRIBUTE].go_on()
+        if at_work := self._at_work():
+            at_work.go_on()
 
     def _on_training_end(self) -> None:
-        vars(self.model)[_ATTRIBUTE].rest()
+        if at_work := self._at_work():
+            at_work.rest()
 
     def _on_step(self) -> bool:
         # Off-policy algorithms write their log within the rollout, at the end of an episode.

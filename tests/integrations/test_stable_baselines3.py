@@ -15,7 +15,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -222,6 +224,32 @@ def test_acting_does_not_count(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     sites = [site for plastic in callback.attachments.values() for work in plastic.unit_workers for site in work.sites]
     assert sites and not any(reader.seen or reader.called for site in sites for reader in site.readers)
     assert {plastic.metrics()["steps"] for plastic in callback.attachments.values()} == {0}
+
+
+def test_other_callbacks_beside_it(tmp_path: Path) -> None:
+    """Evaluation does not count, and what is saved in the middle goes on."""
+    alone = RegrowCallback(BRISK)
+    model = learned("SAC", alone)
+    callback = RegrowCallback(BRISK)
+    evaluation = EvalCallback(Monitor(environment("SAC")), eval_freq=20, verbose=0, log_path=str(tmp_path))
+    others = [CheckpointCallback(40, str(tmp_path)), callback, evaluation]
+    assert same(everything(model), everything(learned("SAC", others)))
+    middle = SAC.load(tmp_path / "rl_model_80_steps.zip", env=environment("SAC"))
+    middle.learn(10, callback=callback)  # of which it learns nothing yet
+    assert 0 < callback.attachments["critic"].metrics()["replacements"]
+    assert callback.attachments["critic"].model is middle.critic and callback.attachments["critic"].events == []
+
+
+def test_taken_off_in_the_middle() -> None:
+    class Off(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 80:
+                callback.detach()
+            return True
+
+    callback = RegrowCallback(BRISK)
+    model = learned("DQN", [callback, Off()])
+    assert not callback.attachments and "regrow" not in model.policy.optimizer.state_dict()
 
 
 # Again
