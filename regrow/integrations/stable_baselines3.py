@@ -101,8 +101,10 @@ class RegrowCallback(BaseCallback):
 
     def detach(self) -> None:
         """Take the methods off the model, with all that is remembered of them."""
-        if self.attachments:
-            vars(self.model).pop(_ATTRIBUTE).detach()
+        present = self._at_work() if self.attachments else None
+        if present is not None and present.attachments is self.attachments:
+            present.detach()
+            delattr(self.model, _ATTRIBUTE)
         self.attachments = {}
 
     def __str__(self) -> str:
@@ -121,6 +123,8 @@ class RegrowCallback(BaseCallback):
                 raise StateError(_other_settings(self.model, present.asked, asked))
             self.attachments = present.attachments
             return
+        if present is not None:
+            present.detach()  # one of several was taken off by hand
         saved = {} if present else vars(self.model).get(_ATTRIBUTE, {})
         at_work = _AtWork(asked)
         try:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
@@ -229,12 +229,12 @@ def test_acting_does_not_count(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_other_callbacks_beside_it(tmp_path: Path) -> None:
     """Evaluation does not count, and what is saved in the middle goes on."""
     alone = RegrowCallback(BRISK)
-    model = learned("SAC", alone)
+    model = learned("TD3", alone)
     callback = RegrowCallback(BRISK)
-    evaluation = EvalCallback(Monitor(environment("SAC")), eval_freq=20, verbose=0, log_path=str(tmp_path))
+    evaluation = EvalCallback(Monitor(environment("TD3")), eval_freq=20, verbose=0, log_path=str(tmp_path))
     others = [CheckpointCallback(40, str(tmp_path)), callback, evaluation]
-    assert same(everything(model), everything(learned("SAC", others)))
-    middle = SAC.load(tmp_path / "rl_model_80_steps.zip", env=environment("SAC"))
+    assert same(everything(model), everything(learned("TD3", others)))
+    middle = TD3.load(tmp_path / "rl_model_80_steps.zip", env=environment("TD3"))
     middle.learn(10, callback=callback)  # of which it learns nothing yet
     assert 0 < callback.attachments["critic"].metrics()["replacements"]
     assert callback.attachments["critic"].model is middle.critic and callback.attachments["critic"].events == []
@@ -255,7 +255,7 @@ def test_taken_off_in_the_middle() -> None:
 # Again
 
 
-@pytest.mark.parametrize("kind", ["PPO", "SAC", "DQN"])
+@pytest.mark.parametrize("kind", ["PPO", "TD3", "DQN"])
 def test_learning_goes_on_with_the_attachments_that_are_there(kind: str) -> None:
     once = RegrowCallback(BRISK)
     whole = learned(kind, once, 2 * HALF)
@@ -281,15 +281,22 @@ def test_between_calls_methods_are_at_rest() -> None:
 
 
 def test_other_methods_beside_those_that_are_there() -> None:
-    model, callback = agent("SAC"), RegrowCallback("cbp", seed=5)
+    model, callback = agent("TD3"), RegrowCallback("cbp", seed=5)
     model.learn(20, callback=callback)
-    with pytest.raises(StateError, match=r"Other methods are at work on this SAC already.\n  at work: Continual"):
+    with pytest.raises(StateError, match=r"Other methods are at work on this TD3 already.\n  at work: Continual"):
         model.learn(20, callback=RegrowCallback("redo", seed=5))
     with pytest.raises(StateError, match="init=None, seed=5\n.*init=None, seed=3\n.*call detach"):
         model.learn(20, callback=RegrowCallback("cbp"))
+    again = RegrowCallback("cbp", seed=5)
+    model.learn(20, callback=again)
     callback.detach()
+    again.detach()
     assert not callback.attachments and "regrow" not in model.actor.optimizer.state_dict()
-    model.learn(20, callback=RegrowCallback("redo"))
+    model.learn(20, callback=(callback := RegrowCallback("redo")))
+    callback.attachments["actor"].detach()
+    model.learn(20, callback=(again := RegrowCallback("cbp")))
+    assert all(plastic.attached for plastic in again.attachments.values())
+    assert not any(plastic.attached for plastic in callback.attachments.values())
 
 
 @pytest.fixture(scope="module")
@@ -327,10 +334,10 @@ def test_without_what_was_remembered_it_is_not(halfway: Path) -> None:
 
 
 def test_what_is_saved_is_read_without_regrow_and_kept_until_it_is_asked_for(halfway: Path, tmp_path: Path) -> None:
-    model = learned("SAC", RegrowCallback(BRISK))
+    model = learned("TD3", RegrowCallback(BRISK))
     assert b"regrow." not in cloudpickle.dumps(vars(model)["regrow_state"])
-    SAC.load(halfway / "SAC.zip").save(tmp_path / "again.zip")
-    again = SAC.load(tmp_path / "again.zip")
+    TD3.load(halfway / "TD3.zip").save(tmp_path / "again.zip")
+    again = TD3.load(tmp_path / "again.zip")
     assert type(again.regrow_state) is dict and same(
         again.regrow_state["actor"], model.regrow_state.__reduce__()[1][0]["actor"]
     )
@@ -350,8 +357,8 @@ def test_a_copy_goes_on_by_itself() -> None:
 
 
 def test_saved_with_other_methods(halfway: Path) -> None:
-    model = SAC.load(halfway / "SAC.zip", env=environment("SAC"))
-    with pytest.raises(StateError, match=r"(?s)saved with other methods.*afresh on this SAC: del model.regrow_state"):
+    model = TD3.load(halfway / "TD3.zip", env=environment("TD3"))
+    with pytest.raises(StateError, match=r"(?s)saved with other methods.*afresh on this TD3: del model.regrow_state"):
         model.learn(1, callback=RegrowCallback("redo"))
     assert "regrow" not in model.critic.optimizer.state_dict()
     model.regrow_state.pop("actor")
@@ -437,10 +444,10 @@ def test_a_policy_without_hidden_units(kind: str) -> None:
 def test_an_actor_without_hidden_units_is_no_obstacle_to_the_critic() -> None:
     network = {"net_arch": {"pi": [], "qf": [12, 10]}}
     callback = RegrowCallback(BRISK)
-    learned("SAC", callback, policy_kwargs=network)
+    learned("TD3", callback, policy_kwargs=network)
     assert served(callback) == replaced(callback) == {"critic": TWIN}
     callback = RegrowCallback([BRISK, "l2"])
-    learned("SAC", callback, policy_kwargs=network)
+    learned("TD3", callback, policy_kwargs=network)
     assert {name: len(plastic.methods) for name, plastic in callback.attachments.items()} == {"actor": 1, "critic": 2}
 
 
