@@ -32,6 +32,10 @@ class DataError(RegrowError, FileNotFoundError):
     """A data set is not there or not readable."""
 
 
+class DependencyError(RegrowError, ImportError):
+    """A package that an extra of regrow installs is not there."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which known name is closest to `name`, and list them all.
 

@@ -29,6 +29,8 @@ _OF_GRADIENTS = frozenset(
 )
 # With which setting of its group an entry begins; 0 for all others.
 _BEGINS_AS = {"step_size": "lr", "sum": "initial_accumulator_value"}  # of Rprop; of Adagrad
+# TensorFlow's RMSprop, as Stable-Baselines3 and timm have it: its running mean of squares begins at 1.
+_SQUARES_BEGIN_AT_1 = frozenset({"RMSpropTFLike", "RMSpropTF"})
 _copies: "WeakKeyDictionary[Optimizer, frozenset[str]]" = WeakKeyDictionary()
 
 
@@ -110,6 +112,8 @@ def remembered(optimizer: Optimizer, parameter: Tensor, name: str) -> list[tuple
 
 
 def _beginning(optimizer: Optimizer, parameter: Tensor, key: str) -> float:
+    if key == "square_avg" and type(optimizer).__name__ in _SQUARES_BEGIN_AT_1:
+        return 1.0
     for group in optimizer.param_groups if key in _BEGINS_AS else ():
         if any(held is parameter for held in group["params"]):
             return float(group.get(_BEGINS_AS[key], 0.0))
