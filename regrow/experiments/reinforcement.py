@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from regrow.errors import ConfigError
+from regrow.errors import DependencyError
 from regrow.experiments.course import Course
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.study import Study
@@ -48,8 +48,8 @@ def check_installed() -> None:
     """Make sure that there are environments to learn in.
 
     Raises:
-        ConfigError: Gymnasium or MuJoCo is not installed.
+        DependencyError: Gymnasium or MuJoCo is not installed.
     """
     for module, name in (("gymnasium", "Gymnasium"), ("mujoco", "MuJoCo")):
         if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"This study needs {name}, which is not installed: pip install 'regrow[rl]'.")
+            raise DependencyError(f"This study needs {name}, which is not installed: pip install 'regrow[rl]'.")

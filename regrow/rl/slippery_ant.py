@@ -4,7 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from regrow.errors import ConfigError
+from regrow.errors import ConfigError, DependencyError
 from regrow.rl.changing import ChangingPhysics
 
 ID = "regrow/SlipperyAnt-v0"
@@ -27,7 +27,8 @@ def slippery_ant(
         settings: those of Ant-v5.
 
     Raises:
-        ConfigError: MuJoCo is not installed; a period shorter than an episode; see also `ChangingPhysics`.
+        ConfigError: a period shorter than an episode; see also `ChangingPhysics`.
+        DependencyError: MuJoCo is not installed.
     """
     if period < _LONGEST:
         raise ConfigError(
@@ -40,12 +41,12 @@ def make(name: str, **settings: Any) -> gym.Env[Any, Any]:
     """Make an environment of Gymnasium.
 
     Raises:
-        ConfigError: it needs MuJoCo, which is not installed.
+        DependencyError: it needs MuJoCo, which is not installed.
     """
     try:
         return gym.make(name, **settings)
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise ConfigError(
+        raise DependencyError(
             f"{name} needs MuJoCo, which is not installed ({error}): pip install 'regrow[rl]'."
         ) from error
 

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from regrow.errors import ConfigError
+from regrow.errors import ConfigError, DependencyError
 from regrow.rl.changing import ChangingPhysics, ChangingSigns
 from regrow.rl.slippery_ant import ID, make
 
@@ -153,5 +153,7 @@ def test_without_mujoco_the_extra_is_named(monkeypatch):
         raise gym.error.DependencyNotInstalled("MuJoCo is not installed")
 
     monkeypatch.setattr(gym, "make", missing)
-    with pytest.raises(ConfigError, match=r"Ant-v5 needs MuJoCo, which is not installed .*pip install 'regrow\[rl\]'"):
+    with pytest.raises(
+        DependencyError, match=r"Ant-v5 needs MuJoCo, which is not installed .*pip install 'regrow\[rl\]'"
+    ):
         make("Ant-v5")

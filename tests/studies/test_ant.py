@@ -7,7 +7,7 @@ import torch
 
 import regrow.experiments.run as run_module
 import regrow.studies  # noqa: F401  registers them
-from regrow.errors import ConfigError
+from regrow.errors import ConfigError, DependencyError
 from regrow.experiments.results import read_curves
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
@@ -143,5 +143,5 @@ def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mujoco" else real(name))
     (spec,) = study_named("ant").specs("smoke", range(1), ["cbp"])
     for act in (lambda: study_named("ant").origin(spec.problem), lambda: study_named("ant").course(spec)):
-        with pytest.raises(ConfigError, match=r"needs MuJoCo, which is not installed: pip install 'regrow\[rl\]'"):
+        with pytest.raises(DependencyError, match=r"needs MuJoCo, which is not installed: pip install 'regrow\[rl\]'"):
             act()
