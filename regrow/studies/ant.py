@@ -82,17 +82,34 @@ class ConstantStudy(PPOStudy):
 
     def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
         """Return Fig. 4, and Extended Data Fig. 5."""
+        if scale == "smoke":
+            return ()
         arms = tuple(self.arms(scale))
         factor = self.scale(scale).problem["bin"] / 1e6
+        published = self.name == "ant" and scale == "paper"
         return (
             Counterpart(
                 "Fig. 4" if self.name == "ant" else "ED 5a",
                 "return, dormant units, rank and weights",
                 (
-                    _panel("Return", "return", arms, factor),
-                    _panel("Dormant units (%)", "dormant", arms, factor, 100),
-                    _panel("Rank of the last hidden layer", "article_rank", arms, factor),
-                    _panel("Mean weight magnitude, second layer", "weight_magnitude", arms, factor),
+                    _panel("Return", "return", arms, factor, 1.0, "Fig. 4, return" if published else None),
+                    _panel("Dormant units (%)", "dormant", arms, factor, 100, "Fig. 4, dormant" if published else None),
+                    _panel(
+                        "Rank of the last hidden layer (% of its units)",
+                        "article_rank",
+                        arms,
+                        factor,
+                        100 / _PAPER["widths"][-1],
+                        "Fig. 4, rank" if published else None,
+                    ),
+                    _panel(
+                        "Mean weight magnitude, second layer",
+                        "weight_magnitude",
+                        arms,
+                        factor,
+                        1.0,
+                        "Fig. 4, weights" if published else None,
+                    ),
                 ),
                 "bootstrap",
             ),
@@ -105,8 +122,17 @@ class ConstantStudy(PPOStudy):
         )
 
 
-def _panel(heading: str, measure: str, arms: tuple[str, ...], x_factor: float, factor: float = 1.0) -> ArticlePanel:
-    return ArticlePanel(heading, measure, arms, x_label="Million steps", x_factor=x_factor, factor=factor)
+def _panel(
+    heading: str,
+    measure: str,
+    arms: tuple[str, ...],
+    x_factor: float,
+    factor: float = 1.0,
+    published: str | None = None,
+) -> ArticlePanel:
+    return ArticlePanel(
+        heading, measure, arms, x_label="Million steps", x_factor=x_factor, factor=factor, published=published
+    )
 
 
 class AntStudy(ConstantStudy, name="ant"):
@@ -202,6 +228,8 @@ class SlipperyAntStudy(ConstantStudy, name="slippery-ant"):
     def counterparts(self, scale: str) -> tuple[Counterpart, ...]:
         """Return Fig. 3c, and the measures of Fig. 4 beside it."""
         of_constant = super().counterparts(scale)
+        if not of_constant:
+            return ()
         shown = of_constant[0].panels
         return (
             Counterpart("Fig. 3c", "return on ground that changes", shown[:1], "bootstrap"),

@@ -104,7 +104,7 @@ def test_a_dollar_sign_is_a_dollar_sign(curves):
 
 def test_nothing_to_draw(curves):
     with pytest.raises(
-        ConfigError, match="have none of accuracy, test_accuracy, squared_error, dormant, effective_rank"
+        ConfigError, match="have none of accuracy, test_accuracy, squared_error, return, dormant, effective_rank"
     ):
         draw(curves().drop("accuracy", "dormant", "effective_rank", "weight_magnitude"), "")
     with pytest.raises(StateError, match="nothing to report yet"):

@@ -12,6 +12,7 @@ from regrow.experiments.results import read_curves
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
 from regrow.experiments.study import methods_of, study_named
+from regrow.report.published import published_curves
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +128,22 @@ def test_environments_side_by_side_have_the_same_frictions_at_the_same_time():
     seen = course._ppo._observations
     assert not (seen[0] == seen[1]).all()
     assert course.advance().row is None and course._ppo.steps == 256
+
+
+def test_figures_name_arms_and_published_curves_that_are_there():
+    for name in ("ant", "hopper", "walker", "slippery-ant"):
+        study = study_named(name)
+        for scale in study.scales:
+            panels = [panel for figure in study.counterparts(scale) for panel in figure.panels]
+            assert bool(panels) == (scale != "smoke")
+            for panel in panels:
+                assert set(panel.arms) <= study.arms(scale).keys()
+                if panel.published is not None:
+                    assert set(published_curves(panel.published)) == {"standard", "tuned", "l2", "cbp"}
+    published = [panel.published for panel in study_named("ant").counterparts("paper")[0].panels]
+    assert published == ["Fig. 4, return", "Fig. 4, dormant", "Fig. 4, rank", "Fig. 4, weights"]
+    last = published_curves("Fig. 4, return")["cbp"].row(-1, named=True)
+    assert (last["x"], last["value"]) == (50, 4900)  # million steps
 
 
 def test_a_task_that_is_too_short_is_told(tmp_path):
