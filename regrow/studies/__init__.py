@@ -2,6 +2,7 @@
 
 from regrow.studies.ant import SlipperyAntStudy as SlipperyAntStudy
 from regrow.studies.bit_flipping import BitFlippingStudy as BitFlippingStudy
+from regrow.studies.changing_control import ChangingControl as ChangingControl
 from regrow.studies.continual_imagenet import ContinualImageNet as ContinualImageNet
 from regrow.studies.hard_and_easy import HardAndEasyStudy as HardAndEasyStudy
 from regrow.studies.incremental_cifar import IncrementalCIFAR as IncrementalCIFAR
