@@ -13,11 +13,7 @@ from regrow.methods import ContinualBackprop, ReDo, ShrinkAndPerturb
 if TYPE_CHECKING:
     import gymnasium as gym
 
-# The article's problem, with its own numbers.
-_PAPER: dict[str, Any] = {
-    "environment": "Ant-v5",
-    "tasks": 200,
-    "bin": 250_000,
+AGENT: dict[str, Any] = {
     "environments": 1,
     "widths": [256, 256],
     "activation": "relu",
@@ -35,6 +31,8 @@ _PAPER: dict[str, Any] = {
     "truncation": "terminal",
     "actions": "raw",
 }
+"""The article's agent, with its own numbers."""
+_PAPER = AGENT | {"environment": "Ant-v5", "tasks": 200, "bin": 250_000}
 _SLIPPERY = _PAPER | {
     "environment": "regrow/SlipperyAnt-v0",
     "bin": 100_000,
@@ -50,6 +48,18 @@ _SMOKE = {
     "minibatches": 4,
 }
 _STANDARD = [0.9, 0.999]
+
+
+def _scales(environment: str, bin_: int) -> dict[str, Scale]:
+    """Those of an environment that stays as it is; the article has 200 tasks of `bin_` steps."""
+    paper = _PAPER | {"environment": environment, "bin": bin_}
+    smoke = "seconds: two tasks of 2,048 steps, a small network, 2 seeds"
+    caption = f"PPO on {environment}, 1M steps; a task is 20,000 steps."
+    return {
+        "smoke": Scale(smoke, range(2), paper | _SMOKE),
+        "laptop": Scale("an hour: 1M steps, 3 seeds", range(3), paper | {"bin": 20_000, "tasks": 50}, caption),
+        "paper": Scale(f"the article's: {bin_ // 5000}M steps, 30 seeds", range(30), paper),
+    }
 
 
 class ConstantStudy(PPOStudy):
@@ -140,13 +150,7 @@ class AntStudy(ConstantStudy, name="ant"):
 
     summary = "PPO on MuJoCo's Ant"
     caption = "PPO on Ant-v5; a task is 250,000 steps."
-    scales = {
-        "smoke": Scale("seconds: two tasks of 2,048 steps, a small network, 2 seeds", range(2), _PAPER | _SMOKE),
-        "laptop": Scale(
-            "hours: 1M steps, 3 seeds", range(3), _PAPER | {"bin": 20_000, "tasks": 50}, "PPO on Ant-v5, 1M steps."
-        ),
-        "paper": Scale("the article's: 50M steps, 30 seeds", range(30), _PAPER),
-    }
+    scales = _scales("Ant-v5", 250_000)
 
 
 class HopperStudy(ConstantStudy, name="hopper"):
@@ -154,22 +158,7 @@ class HopperStudy(ConstantStudy, name="hopper"):
 
     summary = "PPO on MuJoCo's Hopper"
     caption = "PPO on Hopper-v5; a task is 500,000 steps."
-    scales = {
-        "smoke": Scale(
-            "seconds: two tasks of 2,048 steps, a small network, 2 seeds",
-            range(2),
-            _PAPER | _SMOKE | {"environment": "Hopper-v5"},
-        ),
-        "laptop": Scale(
-            "an hour: 1M steps, 3 seeds",
-            range(3),
-            _PAPER | {"environment": "Hopper-v5", "bin": 20_000, "tasks": 50},
-            "PPO on Hopper-v5, 1M steps.",
-        ),
-        "paper": Scale(
-            "the article's: 100M steps, 30 seeds", range(30), _PAPER | {"environment": "Hopper-v5", "bin": 500_000}
-        ),
-    }
+    scales = _scales("Hopper-v5", 500_000)
 
 
 class WalkerStudy(ConstantStudy, name="walker"):
@@ -177,20 +166,7 @@ class WalkerStudy(ConstantStudy, name="walker"):
 
     summary = "PPO on MuJoCo's Walker"
     caption = "PPO on Walker2d-v5; a task is 250,000 steps."
-    scales = {
-        "smoke": Scale(
-            "seconds: two tasks of 2,048 steps, a small network, 2 seeds",
-            range(2),
-            _PAPER | _SMOKE | {"environment": "Walker2d-v5"},
-        ),
-        "laptop": Scale(
-            "an hour: 1M steps, 3 seeds",
-            range(3),
-            _PAPER | {"environment": "Walker2d-v5", "bin": 20_000, "tasks": 50},
-            "PPO on Walker2d-v5, 1M steps.",
-        ),
-        "paper": Scale("the article's: 50M steps, 30 seeds", range(30), _PAPER | {"environment": "Walker2d-v5"}),
-    }
+    scales = _scales("Walker2d-v5", 250_000)
 
 
 class SlipperyAntStudy(ConstantStudy, name="slippery-ant"):

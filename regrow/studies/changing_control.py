@@ -8,31 +8,20 @@ from regrow.experiments.arm import Arm
 from regrow.experiments.reinforcement import PPOStudy
 from regrow.experiments.scale import Scale
 from regrow.methods import ContinualBackprop
+from regrow.studies.ant import AGENT
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-_SEARCH: dict[str, Any] = {
+_SEARCH = AGENT | {
     "environment": "Hopper-v5",
     "change": "friction",
     "values": [0.02, 2.0],
     "period": 50_000,
     "tasks": 20,
     "bin": 50_000,
-    "environments": 1,
     "widths": [64, 64],
-    "activation": "relu",
     "learning_rate": 1e-3,
-    "betas": [0.99, 0.99],
-    "weight_decay": 0.0,
-    "init": "lecun_uniform",
-    "buffer": 2048,
-    "epochs": 10,
-    "minibatches": 16,
-    "discount": 0.99,
-    "trace": 0.95,
-    "clip": 0.2,
-    "value_weight": 1.0,
     "truncation": "bootstrapped",
     "actions": "clipped",
 }
