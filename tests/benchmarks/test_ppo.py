@@ -3,9 +3,11 @@
 import copy
 
 import gymnasium as gym
+import polars as pl
 import pytest
 import torch
 
+from benchmarks import learning
 from benchmarks.plain_ppo import PlainPPO
 from benchmarks.ppo import ours
 from regrow.rl.ppo import PPO, Agent, PPOSettings
@@ -33,3 +35,19 @@ def test_the_loop_by_hand_learns_what_ours_does_from_the_same_steps():
 @pytest.mark.slow
 def test_ours_can_be_timed():
     ours(16)()
+
+
+@pytest.mark.slow
+def test_both_learners_leave_episodes_that_a_figure_can_be_made_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "BIN", 1024)
+    tables = []
+    for who in learning.LEARNERS:
+        run = (who, "Hopper-v5", 0, 4096, tmp_path)
+        tables.append(learning.kept(run))
+        monkeypatch.setitem(learning.LEARNERS, who, None)  # from now on the file must do
+        assert learning.kept(run).equals(tables[-1])
+    table = learning.curves(pl.concat(tables), 4096)
+    assert set(table["who"]) == {"regrow", "Stable-Baselines3"} and set(table["bin"]) == {0, 1, 2, 3}
+    assert table["return"].is_between(0, 300).all()
+    learning.draw(table, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
