@@ -48,6 +48,9 @@ _SMOKE = {
     "minibatches": 4,
 }
 _STANDARD = [0.9, 0.999]
+# Of the article's axes, as far as they are known.
+_RETURNS = {"slippery-ant": (0.0, 5500.0), "hopper": (0.0, 2500.0), "walker": (0.0, 3000.0)}
+_CHANGES = (0.0, 120.0)
 
 
 def _scales(environment: str, bin_: int) -> dict[str, Scale]:
@@ -96,13 +99,18 @@ class ConstantStudy(PPOStudy):
             return ()
         arms = tuple(self.arms(scale))
         factor = self.scale(scale).problem["bin"] / 1e6
-        published = self.name == "ant" and scale == "paper"
+        whole = scale == "paper"
+        published = whole and self.name == "ant"
+        returns = _panel("Return", "return", arms, factor, 1.0, "Fig. 4, return" if published else None)
+        changes = _panel("Σ|Δw|", "weight_change", ("standard", "tuned"), factor)
+        if whole:
+            returns, changes = replace(returns, limits=_RETURNS.get(self.name)), replace(changes, limits=_CHANGES)
         return (
             Counterpart(
                 "Fig. 4" if self.name == "ant" else "ED 5a",
                 "return, dormant units, rank and weights",
                 (
-                    _panel("Return", "return", arms, factor, 1.0, "Fig. 4, return" if published else None),
+                    returns,
                     _panel("Dormant units (%)", "dormant", arms, factor, 100, "Fig. 4, dormant" if published else None),
                     _panel(
                         "Rank of the last hidden layer (% of its units)",
@@ -126,7 +134,7 @@ class ConstantStudy(PPOStudy):
             Counterpart(
                 "ED 5c",
                 "largest change of the policy's weights in an update",
-                (_panel("Σ|Δw|", "weight_change", ("standard", "tuned"), factor),),
+                (changes,),
                 "bootstrap",
             ),
         )

@@ -142,6 +142,8 @@ def test_figures_name_arms_and_published_curves_that_are_there():
                     assert set(published_curves(panel.published)) == {"standard", "tuned", "l2", "cbp"}
     published = [panel.published for panel in study_named("ant").counterparts("paper")[0].panels]
     assert published == ["Fig. 4, return", "Fig. 4, dormant", "Fig. 4, rank", "Fig. 4, weights"]
+    limits = {name: study_named(name).counterparts("paper")[0].panels[0].limits for name in ("slippery-ant", "hopper")}
+    assert limits == {"slippery-ant": (0, 5500), "hopper": (0, 2500)}  # the article's axes
     last = published_curves("Fig. 4, return")["cbp"].row(-1, named=True)
     assert (last["x"], last["value"]) == (50, 4900)  # million steps
 
