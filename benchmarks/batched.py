@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.engines import METHODS, Problem, bit_flipping_problem, by_engine, mnist, mnist_problem, on_and_on
 from benchmarks.interleave import AGAIN, Row, compare_times, parse, report, time_in_turn
-from regrow.experiments.batched_learner import BatchedLearner
+from regrow.engines.batched_learner import BatchedLearner
 
 SEEDS = (1, 10, 100)
 

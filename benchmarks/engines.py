@@ -16,9 +16,9 @@ from torch import Tensor
 
 from benchmarks.by_hand import PlainCBP, learn
 from benchmarks.interleave import AGAIN, Row, compare_times, parse, report, time_in_turn
+from regrow.engines.learner import build_learner
+from regrow.engines.training import Training
 from regrow.errors import DataError
-from regrow.experiments.learner import build_learner
-from regrow.experiments.training import Training
 from regrow.methods import Backprop, ContinualBackprop, Method
 from regrow.networks.mlp import MLP
 from regrow.streams.bit_flipping import BitFlipping

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from regrow.engines.training import outcome_among
 from regrow.experiments.execute import Display, Job
 from regrow.experiments.store import over_seeds
-from regrow.experiments.training import outcome_among
 
 _LOG_SECONDS = 10.0
 

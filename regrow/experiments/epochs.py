@@ -10,12 +10,12 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from regrow.attachment.attach import attach
+from regrow.engines.training import TEST_ACCURACY, Training
 from regrow.errors import ConfigError
 from regrow.experiments.course import Course, Pace, Piece
 from regrow.experiments.regime import Regime
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.study import Study, methods_of
-from regrow.experiments.training import TEST_ACCURACY, Training
 from regrow.measures import measure
 from regrow.streams.augmentation import augment
 from regrow.streams.seeds import generator

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from regrow.experiments.batched_learner import BatchedLearner, batched_reason
+from regrow.engines.batched_learner import BatchedLearner, batched_reason
+from regrow.engines.fusible import fused_reason
+from regrow.engines.learner import Alone, build_learner
+from regrow.engines.training import Training
 from regrow.experiments.course import Course, Pace, Piece
-from regrow.experiments.fusible import fused_reason
-from regrow.experiments.learner import Alone, build_learner
 from regrow.experiments.spec import Engine, RunSpec
 from regrow.experiments.study import Study, methods_of
-from regrow.experiments.training import Training
 from regrow.measures import measure
 from regrow.methods import Method
 from regrow.streams.task import Task

@@ -6,10 +6,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from regrow.engines.training import outcome_among
 from regrow.experiments.results import read_rows
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.store import Row, RunFolder, State, find_folders, over_seeds
-from regrow.experiments.training import outcome_among
 
 _STYLES: dict[State, str] = {"running": "bold", "done": "green", "failed": "red", "stopped": "yellow", "waiting": "dim"}
 

@@ -11,12 +11,12 @@ from torch import nn
 from torch.optim import Adam
 
 from regrow.attachment.attach import attach
+from regrow.engines.training import RETURN
 from regrow.errors import ConfigError
 from regrow.experiments.course import Piece
 from regrow.experiments.reinforcement import PPOStudy
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.study import methods_of
-from regrow.experiments.training import RETURN
 from regrow.measures.dormancy import activity
 from regrow.measures.rank import article_rank, effective_rank
 from regrow.rl.ppo import PPO, Agent, Episode, PPOSettings

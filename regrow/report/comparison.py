@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from regrow.experiments.training import Outcome, outcome_among
+from regrow.engines.training import Outcome, outcome_among
 from regrow.methods import Method, WeightMethod
 from regrow.report import statistics, summary
 from regrow.report.summary import Cells

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from regrow.experiments.training import Outcome
+from regrow.engines.training import Outcome
 from regrow.report import comparison
 from regrow.report.comparison import BASELINE, ORACLE, TUNED
 from regrow.report.style import GRID, INK, MUTED, STYLE

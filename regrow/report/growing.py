@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from regrow.experiments.training import Outcome, outcome_among
+from regrow.engines.training import Outcome, outcome_among
 from regrow.report import curves as curve_table
 from regrow.report import statistics, summary
 from regrow.report.appearance import label

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 import regrow
+from regrow.engines.training import TEST_ACCURACY, outcome_among
 from regrow.experiments.counterpart import Counterpart
 from regrow.experiments.store import write_atomically
-from regrow.experiments.training import TEST_ACCURACY, outcome_among
 from regrow.report import article, figures
 from regrow.report import curves as curve_table
 from regrow.report.appearance import colours, label

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from regrow.experiments.training import RETURN
+from regrow.engines.training import RETURN
 from regrow.report import curves as curve_table
 from regrow.report import statistics, summary
 from regrow.report.appearance import label

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from regrow.experiments.training import Outcome, outcome_among
+from regrow.engines.training import Outcome, outcome_among
 from regrow.report import curves as curve_table
 from regrow.report import statistics
 from regrow.report.appearance import label

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from benchmarks.by_hand import PlainCBP, learn
 from benchmarks.engines import METHODS, Problem, bit_flipping_problem, compared
-from regrow.experiments.learner import build_learner
-from regrow.experiments.training import Training
+from regrow.engines.learner import build_learner
+from regrow.engines.training import Training
 from regrow.methods import ContinualBackprop
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 import regrow.experiments.run as run_module
+from regrow.engines.learner import PlainLearner, build_learner
+from regrow.engines.training import OUTCOMES, Training, outcome_among
 from regrow.errors import ConfigError
 from regrow.experiments.checkpoint import decode, encode
-from regrow.experiments.learner import PlainLearner, build_learner
 from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
-from regrow.experiments.training import OUTCOMES, Training, outcome_among
 from regrow.methods import DASH, FIRE, Backprop, ContinualBackprop, FullReset
 from regrow.networks.mlp import MLP
 from regrow.studies import BitFlippingStudy

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from regrow.experiments.training import Loss
+from regrow.engines.training import Loss
 from regrow.methods import ContinualBackprop
 
 # As torch.optim.Adam has them by default.

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from regrow.attachment.attach import attach
 from regrow.attachment.unit_worker import Event
+from regrow.engines.fusible import fused_reason as fused_reason
+from regrow.engines.training import Training
 from regrow.errors import ConfigError, StateError, nearest
-from regrow.experiments.fusible import fused_reason as fused_reason
-from regrow.experiments.training import Training
 from regrow.methods import Method
 from regrow.units.initial import Init
 
@@ -182,7 +182,7 @@ def build_learner(
     if reason is not None:
         raise ConfigError(f"engine='fused' cannot train this network, because {reason}. Use engine='auto' or 'plain'.")
     # Only now: numba is an extra.
-    from regrow.experiments.fused_learner import FusedLearner
+    from regrow.engines.fused_learner import FusedLearner
 
     return FusedLearner(network, learning_rate, methods, init, seed, training)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regrow.engines.fusible import fused_reason
+from regrow.engines.learner import build_learner
+from regrow.engines.training import Training
 from regrow.errors import ModelError
-from regrow.experiments.fusible import fused_reason
-from regrow.experiments.learner import build_learner
-from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
 from regrow.networks.layers.dropout import Dropout
 from regrow.networks.mlp import MLP

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regrow.engines.fused_learner import FusedLearner
+from regrow.engines.learner import Learner, PlainLearner, build_learner
+from regrow.engines.training import Training
 from regrow.errors import ConfigError, DataError, StateError
 from regrow.experiments.checkpoint import decode, encode
-from regrow.experiments.fused_learner import FusedLearner
-from regrow.experiments.learner import Learner, PlainLearner, build_learner
-from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb
 from regrow.networks.layers.dropout import Dropout
 from regrow.streams.permuted_images import PermutedImages
@@ -193,7 +193,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         go_on(folder, name, engine, seed=0, stop=237)
     call = (
         "import sys; from itertools import product; from pathlib import Path; import torch\n"
-        "from tests.experiments.test_learner import CASES, ENGINES, go_on\n"
+        "from tests.engines.test_learner import CASES, ENGINES, go_on\n"
         "torch.set_num_threads(1)\n"
         "for name, engine in product(CASES, ENGINES): go_on(Path(sys.argv[1]), name, engine, 1, 500, start=237)"
     )

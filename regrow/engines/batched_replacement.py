@@ -12,7 +12,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from regrow.experiments.batched_step import Layered, Networks, correction, weigh
+from regrow.engines.batched_step import Layered, Networks, correction, weigh
 from regrow.kernels.replacement import Plan
 from regrow.methods import ContinualBackprop, QuotaMethod
 

@@ -10,13 +10,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from regrow.attachment.unit_worker import Event
+from regrow.engines.batched_replacement import Due, joined, replace_units
+from regrow.engines.batched_step import Layered, Networks, Rule, step
+from regrow.engines.fusible import activations, dropouts, fused_reason, hidden_groups, linear_layers, steps_of
+from regrow.engines.replacement_plan import Planner
+from regrow.engines.step_graphs import StepGraphs, run_eagerly
+from regrow.engines.training import Training
 from regrow.errors import ConfigError, DataError, StateError
-from regrow.experiments.batched_replacement import Due, joined, replace_units
-from regrow.experiments.batched_step import Layered, Networks, Rule, step
-from regrow.experiments.fusible import activations, dropouts, fused_reason, hidden_groups, linear_layers, steps_of
-from regrow.experiments.replacement_plan import Planner
-from regrow.experiments.step_graphs import StepGraphs, run_eagerly
-from regrow.experiments.training import Training
 from regrow.methods import L2, ContinualBackprop, Method, QuotaMethod, ShrinkAndPerturb
 from regrow.methods.generator import seeded_generator
 from regrow.units.initial import Init, law_for

@@ -44,7 +44,7 @@ def compile_all() -> None:
     import torch
     from torch import nn
 
-    from regrow.experiments.fused_learner import FusedLearner
+    from regrow.engines.fused_learner import FusedLearner
     from regrow.methods import ContinualBackprop
 
     network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))

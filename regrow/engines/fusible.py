@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from regrow.experiments.training import Training
+from regrow.engines.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ShrinkAndPerturb, UnitMethod
 from regrow.networks.layers.dropout import Dropout
 from regrow.units.graph import Slice, UnitGroup

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regrow.engines.batched_learner import BatchedLearner, batched_reason
+from regrow.engines.learner import PlainLearner
+from regrow.engines.step_graphs import Batches, Step, StepGraphs, run_eagerly
+from regrow.engines.training import Training
 from regrow.errors import ConfigError, DataError, StateError
-from regrow.experiments.batched_learner import BatchedLearner, batched_reason
 from regrow.experiments.checkpoint import decode, encode
-from regrow.experiments.learner import PlainLearner
-from regrow.experiments.step_graphs import Batches, Step, StepGraphs, run_eagerly
-from regrow.experiments.training import Training
 from regrow.methods import L2, Backprop, ContinualBackprop, Method, RandomReplacement, ReDo, ShrinkAndPerturb
 from regrow.networks.layers.dropout import Dropout
 

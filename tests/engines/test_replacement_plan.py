@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
 
-from regrow.experiments.replacement_plan import Planner, _least_above
+from regrow.engines.replacement_plan import Planner, _least_above
 from regrow.methods import ContinualBackprop, RandomReplacement
 from regrow.methods.unit_method import QuotaMethod
 from regrow.units.graph import UnitGroup

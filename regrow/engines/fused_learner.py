@@ -11,11 +11,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from regrow.attachment.unit_worker import Event
+from regrow.engines.fusible import activations, dropouts, hidden_groups, linear_layers, steps_of
+from regrow.engines.machine_code import provide
+from regrow.engines.replacement_plan import Planner
+from regrow.engines.training import Training
 from regrow.errors import DataError, StateError
-from regrow.experiments.fusible import activations, dropouts, hidden_groups, linear_layers, steps_of
-from regrow.experiments.machine_code import provide
-from regrow.experiments.replacement_plan import Planner
-from regrow.experiments.training import Training
 from regrow.kernels.activations import ELU, LEAKY_RELU, RELU, SIGMOID, SWISH, TANH
 from regrow.kernels.adam import Adam
 from regrow.kernels.compiled import Floats
