@@ -180,7 +180,7 @@ def segmentation() -> tuple[nn.Module, Callable[[], tuple[Tensor, Tensor]]]:
 def train(build: Callable[[], Any], rate: float, every: int) -> tuple[regrow.Attachment, Guard]:
     torch.manual_seed(0)
     model, batch = build()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     example = batch()[0]
     guard = Guard(model, optimizer, lambda model: model(example), every)
     plastic = regrow.attach(model, optimizer, regrow.ContinualBackprop(rate, 10), example=example)
