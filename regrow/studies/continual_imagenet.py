@@ -273,5 +273,5 @@ def _candidates() -> dict[str, Arm]:
         for decay in (1e-3, 1e-4)
         for noise in (1e-3, 1e-4, 1e-5)
     }
-    found |= {f"cbp rate={rate:g}": _cbp(rate) for rate in (1e-3, 3e-4, 1e-4)}
+    found |= {f"cbp rate={rate:g}": _cbp(rate) for rate in (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)}
     return found | {"cbp adaptable": _cbp(utility_rule="adaptable_contribution")}
