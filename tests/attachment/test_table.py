@@ -58,7 +58,8 @@ class Transformer(nn.Module):
 
 def test_the_table_of_a_small_network() -> None:
     lines = str(attached(make_network(), batch(0)[0], regrow.RandomReplacement(0.1, 5))).splitlines()
-    assert lines[0] == "regrow: RandomReplacement(replacement_rate=0.1, maturity_threshold=5, budget='carried', moments='cleared')"
+    settings = "replacement_rate=0.1, maturity_threshold=5, budget='carried', moments='cleared'"
+    assert lines[0] == f"regrow: RandomReplacement({settings})"
     assert lines[1:] == [
         "on Sequential with AdamW; 2 of 3 groups served, 28 units",
         "",
