@@ -1,4 +1,8 @@
-"""Slippery Ant: MuJoCo's Ant on ground whose friction changes. Importing this registers `regrow/SlipperyAnt-v0`."""
+"""Slippery Ant: MuJoCo's Ant on ground whose friction changes.
+
+Importing this registers `regrow/SlipperyAnt-v0`; Gymnasium imports it by itself where the name says so:
+`gymnasium.make("regrow.rl.slippery_ant:regrow/SlipperyAnt-v0")`.
+"""
 
 from typing import Any
 
@@ -51,10 +55,4 @@ def make(name: str, **settings: Any) -> gym.Env[Any, Any]:
         ) from error
 
 
-def register() -> None:
-    """Register `regrow/SlipperyAnt-v0`; Gymnasium calls it when it is imported, by an entry point of the package."""
-    if ID not in gym.registry:
-        gym.register(ID, entry_point="regrow.rl.slippery_ant:slippery_ant", max_episode_steps=_LONGEST)
-
-
-register()
+gym.register(ID, entry_point="regrow.rl.slippery_ant:slippery_ant", max_episode_steps=_LONGEST)

@@ -1,6 +1,9 @@
 """What changes, when, and by how much; and that nothing else does."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -10,6 +13,7 @@ from regrow.errors import ConfigError, DependencyError
 from regrow.rl.changing import ChangingPhysics, ChangingSigns
 from regrow.rl.slippery_ant import ID, make
 
+ROOT = Path(__file__).parents[2]
 FIELDS = ("geom_friction", "body_mass", "body_inertia", "actuator_gainprm")
 
 
@@ -45,6 +49,12 @@ def test_slippery_ant_changes_at_the_first_episode_that_begins_a_period_later():
     assert list(dict.fromkeys(found)) == table
     model = env.unwrapped.model
     assert (model.geom_friction[:, 0] == found[-1]).all() and (model.geom_friction[:, 1:] == 0.5).all()
+
+
+def test_gymnasium_finds_it_by_its_name_alone():
+    make_it = f"import gymnasium; print(gymnasium.make('regrow.rl.slippery_ant:{ID}', low=0.5, high=0.5).reset()[1])"
+    done = subprocess.run([sys.executable, "-c", make_it], cwd=ROOT, capture_output=True, text=True)
+    assert "'friction': 0.5" in done.stdout, done.stderr
 
 
 def test_slippery_ant_is_ant_with_another_friction():
