@@ -44,10 +44,8 @@ class PPOCourse:
         self._problem = problem
         environments = [study.environment(problem, spec.seed) for _ in range(problem["environments"])]
         _check_bin(problem["bin"], problem["buffer"], environments[0])
-        observations, actions = (
-            space.shape[0]  # type: ignore[index]
-            for space in (environments[0].observation_space, environments[0].action_space)
-        )
+        spaces: tuple[Any, Any] = (environments[0].observation_space, environments[0].action_space)
+        observations, actions = (space.shape[0] for space in spaces)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             self._agent = Agent(observations, actions, problem["widths"], problem["activation"])

@@ -193,10 +193,12 @@ class ChangingSigns(Changing):
 
     def __init__(self, env: gym.Env[Any, Any], period: int, seed: int = 0) -> None:
         super().__init__(env, period, seed)
+        sizes = []
         for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
             if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
                 raise ConfigError(f"The {name} of {env.unwrapped} are {space}, and must be vectors of real numbers.")
-        size, actions = env.observation_space.shape[0], env.action_space.shape[0]  # type: ignore[index]
+            sizes.append(space.shape[0])
+        size, actions = sizes
         self._order: Array = np.arange(size)
         self._signs: Array = np.ones(size)
         self._action_signs: Array = np.ones(actions, np.float32)

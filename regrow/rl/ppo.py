@@ -52,7 +52,7 @@ class Agent(nn.Module):
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """The article's settings (EXPERIMENTS: Methods, PPO).
+    """The article's settings (Dohare et al., Nature 632, 2024, Methods).
 
     Attributes:
         buffer: environment steps between two updates.
@@ -229,8 +229,8 @@ class PPO:
     def _step(self, place: int, action: Floats, buffer: _Buffer, step: int, episodes: list[Episode]) -> None:
         environment = self._environments[place]
         if self.settings.actions == "clipped":
-            space = environment.action_space
-            action = np.clip(action, space.low, space.high)  # type: ignore[attr-defined]
+            space: Any = environment.action_space  # a Box: see `_check`
+            action = np.clip(action, space.low, space.high)
         observation, reward, terminated, truncated, _ = environment.step(action)
         self.steps += 1
         buffer.rewards[step, place] = reward

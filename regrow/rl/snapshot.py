@@ -95,9 +95,9 @@ def _is_mujoco(env: gym.Env[Any, Any]) -> bool:
     return hasattr(getattr(env, "data", None), "qpos")
 
 
-def _state_of(layer: gym.Env[Any, Any]) -> dict[str, Any]:
+def _state_of(layer: Any) -> dict[str, Any]:
     if _is_stateful(layer):
-        own: dict[str, Any] = layer.state_dict()  # type: ignore[attr-defined]
+        own: dict[str, Any] = layer.state_dict()
     elif isinstance(layer, wrappers.TimeLimit):
         own = {"elapsed": layer._elapsed_steps}
     elif isinstance(layer, gym.Wrapper):
@@ -105,7 +105,7 @@ def _state_of(layer: gym.Env[Any, Any]) -> dict[str, Any]:
     elif _is_mujoco(layer):
         own = _physics(layer)
     else:
-        state = layer.state  # type: ignore[attr-defined]
+        state = layer.state
         own = {"state": None if state is None else torch.tensor(np.asarray(state))}
         own |= {"beyond": getattr(layer, "steps_beyond_terminated", None)}
     if not isinstance(layer, gym.Wrapper):
@@ -113,12 +113,12 @@ def _state_of(layer: gym.Env[Any, Any]) -> dict[str, Any]:
     return own
 
 
-def _restore(layer: gym.Env[Any, Any], state: dict[str, Any]) -> None:
+def _restore(layer: Any, state: dict[str, Any]) -> None:
     if not isinstance(layer, gym.Wrapper):
         layer.np_random.bit_generator.state = state["random"]
         state = {name: value for name, value in state.items() if name != "random"}
     if _is_stateful(layer):
-        layer.load_state_dict(state)  # type: ignore[attr-defined]
+        layer.load_state_dict(state)
     elif isinstance(layer, wrappers.TimeLimit):
         layer._elapsed_steps = state["elapsed"]
     elif isinstance(layer, gym.Wrapper):
@@ -126,7 +126,7 @@ def _restore(layer: gym.Env[Any, Any], state: dict[str, Any]) -> None:
     elif _is_mujoco(layer):
         _set_physics(layer, state)
     else:
-        layer.state = None if state["state"] is None else state["state"].numpy().copy()  # type: ignore[attr-defined]
+        layer.state = None if state["state"] is None else state["state"].numpy().copy()
         if hasattr(layer, "steps_beyond_terminated"):
             layer.steps_beyond_terminated = state["beyond"]
 

@@ -60,7 +60,7 @@ def _scales(environment: str, bin_: int) -> dict[str, Scale]:
     caption = f"PPO on {environment}, 1M steps; a task is 20,000 steps."
     return {
         "smoke": Scale(smoke, range(2), paper | _SMOKE),
-        "laptop": Scale("an hour: 1M steps, 3 seeds", range(3), paper | {"bin": 20_000, "tasks": 50}, caption),
+        "laptop": Scale("an hour or two: 1M steps, 3 seeds", range(3), paper | {"bin": 20_000, "tasks": 50}, caption),
         "paper": Scale(f"the article's: {bin_ // 5000}M steps, 30 seeds", range(30), paper),
     }
 
