@@ -11,6 +11,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -28,6 +29,7 @@ _PANEL_WIDTH, _PANEL_HEIGHT, _GAP, _HEAD, _FOOT, _FOOT_LINE = 3.9, 2.6, 0.95, 0.
 _LEGEND_LINE = 0.22
 _MOST_COLUMNS = 3
 _HEADING = 46  # characters above a panel
+_CLEAR = 0.05  # of a panel's height, left free above and below lines that make room for a legend
 _STEPS = [1, 2, 2.5, 5, 10]
 _PUBLISHED: dict[str, Any] = {"lw": 1.2, "ls": (0, (4, 2)), "marker": "D", "ms": 3}
 
@@ -192,10 +194,27 @@ def _draw_panel(axes: Axes, panel: ArticlePanel, lines: dict[str, Line], shared:
     axes.tick_params(length=0, pad=4, labelsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     if not shared and (entries := _entries([panel], [lines], palette)):
-        axes.legend(
+        legend = axes.legend(
             handles=entries, fontsize=8, frameon=True, framealpha=0.75, edgecolor="none", handlelength=1.4,
             borderpad=0.2, labelspacing=0.25, handletextpad=0.5,
-        ).set_zorder(30)  # fmt: skip
+        )  # fmt: skip
+        legend.set_zorder(30)
+        if _covers_a_line(axes, legend):
+            _make_room(axes, legend)
+
+
+def _covers_a_line(axes: Axes, legend: Legend) -> bool:
+    box = legend.get_window_extent()
+    return any(box.count_contains(line.get_transform().transform(line.get_xydata())) for line in axes.lines)
+
+
+def _make_room(axes: Axes, legend: Legend) -> None:
+    """Raise the upper end of the y axis, so that the legend has a place above all lines."""
+    axes.margins(y=0.0)
+    low, high = axes.get_ylim()
+    share = legend.get_window_extent().height / axes.get_window_extent().height + 2 * _CLEAR
+    axes.set_ylim(low - _CLEAR * (high - low), low + (high - low) / (1 - share))
+    legend.set_loc("upper left")
 
 
 def _how_to_read(counterpart: Counterpart, lines: list[dict[str, Line]]) -> str:

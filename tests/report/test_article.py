@@ -105,6 +105,27 @@ def test_more_arms_than_colours_have_a_legend_in_each_panel(curves):
         assert [to_hex(each.get_color()) for each in axes.lines] == list(colours_in_turn(arms).values())
 
 
+def test_a_legend_within_a_panel_covers_no_line(curves):
+    """Where a panel has no free corner, its axis is made longer."""
+    names = [f"arm {number}" for number in range(9)]
+    wide = [f"step={number}" for number in range(9)]
+    table = pl.concat([curves(methods=["backprop"], seeds=2, tasks=40)] * 18)
+    table = table.with_columns(
+        pl.Series("method", [name for name in names + wide for _ in range(80)]),
+        # Over the whole panel, from the bottom to the top.
+        pl.Series("accuracy", [0.1 * (place + task % 2) for place in range(18) for _ in range(2) for task in range(40)]),
+    )
+    panels = tuple(ArticlePanel(f"Panel {arms[0]}", "accuracy", tuple(arms)) for arms in (names, wide))
+    figure = draw(table, Counterpart("ED 2", "title", panels))
+    assert not figure.legends
+    for axes in figure.axes:
+        box = axes.get_legend().get_window_extent()
+        assert axes.lines
+        for drawn in axes.lines:
+            assert not box.count_contains(drawn.get_transform().transform(drawn.get_xydata()))
+        assert axes.get_window_extent().contains(box.x0, box.y0) and axes.get_window_extent().contains(box.x1, box.y1)
+
+
 @pytest.mark.parametrize(("count", "longest"), [(3, 12), (10, 30)])
 def test_nothing_lies_outside_the_picture_or_on_something_else(count, longest, curves):
     arms = tuple(f"arm {number}".ljust(longest, "x") for number in range(count))
