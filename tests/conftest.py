@@ -3,6 +3,7 @@
 Property-based tests draw other examples each time they run, and print how to run a failure again.
 """
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also for processes that tests start
@@ -16,6 +17,12 @@ torch.set_num_threads(1)
 settings.register_profile("short", max_examples=100, deadline=None, derandomize=False, database=None, print_blob=True)
 settings.register_profile("long", settings.get_profile("short"), max_examples=5000)
 settings.load_profile("short")
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what was imported when garbage is looked for: half a second each time that a test asks for it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

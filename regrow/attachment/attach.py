@@ -191,8 +191,12 @@ def _check_holds(optimizer: Optimizer, model: nn.Module) -> None:
 
 
 def _attached_to(model: nn.Module) -> list[Attachment]:
-    if _live.get(model):
-        gc.collect()  # an optimizer that was thrown away takes its attachment along
+    if _known_to(model):
+        gc.collect()  # an optimizer that was thrown away takes its attachment along; this takes up to a second
+    return _known_to(model)
+
+
+def _known_to(model: nn.Module) -> list[Attachment]:
     return [found for ref in _live.get(model, []) if (found := ref()) is not None and found.attached]
 
 

@@ -48,7 +48,7 @@ class PPOCourse:
         observations, actions = (space.shape[0] for space in spaces)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
-            self._agent = Agent(observations, actions, problem["widths"], problem["activation"])
+            self._agent = Agent(observations, actions, problem["widths"], problem["activation"], problem["std"] or None)
         self._optimizer = Adam(
             self._agent.parameters(),
             lr=problem["learning_rate"],

@@ -23,23 +23,39 @@ _LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
 class Agent(nn.Module):
     """Policy and value function: two networks that share nothing (Dohare et al., Nature 632, 2024, Methods, PPO).
 
-    The policy is normal, with a mean from the network and a standard deviation that is the same in all states. All
-    weights are uniform within ±√(3/fan_in), biases and the logarithm of the standard deviation 0.
+    The policy is normal, with a mean from the network and a standard deviation that is the same in all states, and
+    learned from 1 on. All weights are uniform within ±√(3/fan_in), biases 0.
 
     Args:
         observations: numbers in an observation.
         actions: numbers in an action.
         widths: hidden units of each layer, of both networks.
         activation: see `MLP`.
+        std: a standard deviation that is not learned. One that is falls while a policy gets good, and does not rise
+            when its environment changes: it then fails for want of exploration, whatever its networks could learn.
+
+    Raises:
+        ConfigError: a standard deviation that is not above 0.
     """
 
     def __init__(
-        self, observations: int, actions: int, widths: Sequence[int] = (256, 256), activation: str = "relu"
+        self,
+        observations: int,
+        actions: int,
+        widths: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        std: float | None = None,
     ) -> None:
+        if std is not None and not 0 < std < math.inf:
+            raise ConfigError(f"The standard deviation of a policy must be above 0, but is {std}.")
         super().__init__()
         self.policy = MLP(observations, widths, actions, activation)
         self.value = MLP(observations, widths, 1, activation)
-        self.log_std = nn.Parameter(torch.zeros(actions))
+        self.log_std: Tensor
+        if std is None:
+            self.log_std = nn.Parameter(torch.zeros(actions))
+        else:
+            self.register_buffer("log_std", torch.full((actions,), math.log(std)))
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 bound = math.sqrt(3 / layer.in_features)

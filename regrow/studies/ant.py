@@ -17,6 +17,7 @@ AGENT: dict[str, Any] = {
     "environments": 1,
     "widths": [256, 256],
     "activation": "relu",
+    "std": 0.0,  # learned
     "learning_rate": 1e-4,
     "betas": [0.99, 0.99],
     "weight_decay": 0.0,

@@ -176,6 +176,25 @@ def test_a_run_that_is_taken_up_again_has_the_same_bits(method, tmp_path):
     assert state(agent, optimizer, ppo) == state(its_agent, its_optimizer, other)
 
 
+def test_a_standard_deviation_may_be_given_and_stays():
+    agent = Agent(2, 3, (8,), std=0.25)
+    assert [name for name, _ in agent.named_parameters() if "std" in name] == []
+    assert "log_std" in agent.state_dict()
+    environment = SignOfObservation()
+    agent = Agent(environment.observation_space.shape[0], environment.action_space.shape[0], (8,), std=0.25)
+    ppo = PPO([environment], agent, torch.optim.Adam(agent.parameters(), lr=0.01), PPOSettings(buffer=64), seed=0)
+    before = [parameter.clone() for parameter in agent.parameters()]
+    drawn = ppo._act()[0]
+    means = agent.policy(torch.from_numpy(drawn.observations[:, 0])).detach().numpy()
+    noise = np.random.default_rng(0).standard_normal(drawn.actions.shape, np.float32)
+    np.testing.assert_allclose(drawn.actions[:, 0], means + 0.25 * noise[:, 0], rtol=1e-5, atol=1e-6)
+    ppo.advance()
+    assert agent.log_std.exp().tolist() == pytest.approx([0.25])
+    assert not any(torch.equal(old, new) for old, new in zip(before, agent.parameters(), strict=True))
+    with pytest.raises(ConfigError, match="The standard deviation of a policy must be above 0, but is -1"):
+        Agent(2, 3, std=-1)
+
+
 def test_other_settings_and_environments_are_refused():
     with pytest.raises(ConfigError, match="A buffer of 100 steps cannot be cut into 16 minibatches of equal size"):
         PPOSettings(buffer=100)
