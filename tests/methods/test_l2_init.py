@@ -19,6 +19,18 @@ def test_pulls_by_twice_the_distance_to_the_initial_weights() -> None:
     assert np.abs(w["0.weight"] - initial["0.weight"]).max() > 0.01
 
 
+def test_with_a_period_it_acts_at_every_nth_step_n_times_as_strong() -> None:
+    model, optimizer, _ = attached(L2Init(0.1, period=3))
+    initial = values(model)
+    w = initial
+    for seed in range(7):
+        gradient = gradients(w, seed)
+        pull = 3 * 2 * 0.1 if seed % 3 == 2 else 0.0
+        w = {n: v - LEARNING_RATE * (gradient[n] + pull * (v - initial[n])) for n, v in w.items()}
+        step(model, optimizer, seed)
+    assert_equal(model, w)
+
+
 def test_the_gradient_is_that_of_the_penalty_in_the_loss() -> None:
     model, optimizer, _ = attached(L2Init(0.2))
     start = [parameter.detach().clone() for parameter in model.parameters()]
@@ -49,3 +61,8 @@ def test_without_strength_nothing_happens_and_without_gradient_neither() -> None
 def test_bad_settings(bad: float) -> None:
     with pytest.raises(ConfigError, match=f"L2Init.strength must be a finite number ≥ 0, but is {bad!r}"):
         L2Init(bad)
+
+
+def test_a_period_is_at_least_one_step() -> None:
+    with pytest.raises(ConfigError, match="L2Init.period must be .* but is 0"):
+        L2Init(period=0)
