@@ -18,7 +18,7 @@ class PPOStudy(Study):
     """A study of PPO agents.
 
     A task is a stretch of "bin" environment steps, and its result the mean return of the episodes that ended in it.
-    Of a problem, "widths", "activation" and "std" are those of `Agent`, where a std of 0 stands for one that is learned;
+    Of a problem, "widths", "activation" and "std" are those of `Agent`, where a std of 0 stands for a learned one;
     "learning_rate", "betas" and "weight_decay" those of Adam, which adds the decay to the gradient; "environments" how
     many are acted in at once; "init" is the law of new incoming weights; and those of `PPOSettings`.
     """

@@ -113,7 +113,9 @@ def test_a_legend_within_a_panel_covers_no_line(curves):
     table = table.with_columns(
         pl.Series("method", [name for name in names + wide for _ in range(80)]),
         # Over the whole panel, from the bottom to the top.
-        pl.Series("accuracy", [0.1 * (place + task % 2) for place in range(18) for _ in range(2) for task in range(40)]),
+        pl.Series(
+            "accuracy", [0.1 * (place + task % 2) for place in range(18) for _ in range(2) for task in range(40)]
+        ),
     )
     panels = tuple(ArticlePanel(f"Panel {arms[0]}", "accuracy", tuple(arms)) for arms in (names, wide))
     figure = draw(table, Counterpart("ED 2", "title", panels))

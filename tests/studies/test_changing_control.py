@@ -1,4 +1,4 @@
-"""The search for a small companion of Slippery Ant."""
+"""The small companion of Slippery Ant."""
 
 import pytest
 
@@ -26,10 +26,8 @@ def test_signs_change_too_and_nothing_else_is_known():
         ConfigError, match="There is no change 'colour': choose signs, friction, gravity, mass, actuator"
     ):
         environment("change=colour")
-    with pytest.raises(
-        ConfigError, match="has no scale 'laptop': no environment was found yet in which the loss shows"
-    ):
-        study_named("changing-control").scale("laptop")
+    with pytest.raises(ConfigError, match="has no scale 'paper': it is no problem of the article"):
+        study_named("changing-control").scale("paper")
 
 
 def test_it_runs(tmp_path, process_settings):
