@@ -22,7 +22,7 @@ _HOPPER = AGENT | {
     "bin": 50_000,
     "widths": [64, 64],
     "std": 0.5,
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "truncation": "bootstrapped",
 }
 _SMOKE = _HOPPER | {
