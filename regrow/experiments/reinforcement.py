@@ -36,12 +36,15 @@ class PPOStudy(Study):
         return PPOCourse(self, spec)
 
     def origin(self, problem: Mapping[str, Any]) -> str:
-        """Say which environment that is."""
+        """Say which environment that is, and how long it is acted in."""
         check_installed()
         import gymnasium
         import mujoco
 
-        return f"{problem['environment']} of Gymnasium {gymnasium.__version__}, MuJoCo {mujoco.__version__}"
+        return (
+            f"{problem['environment']} of Gymnasium {gymnasium.__version__}, MuJoCo {mujoco.__version__}; "
+            f"{problem['bin'] * problem['tasks']:,} environment steps a run"
+        )
 
 
 def check_installed() -> None:

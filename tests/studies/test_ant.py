@@ -47,6 +47,7 @@ def test_the_article_is_set_up_to_the_letter():
     }
     assert {name: problem[name] for name in expected} == expected
     assert problem["bin"] * problem["tasks"] == 20_000_000
+    assert study_named("slippery-ant").origin(problem).endswith("; 20,000,000 environment steps a run")
     betas = {name: spec.problem["betas"] for name, spec in paper.items()}
     assert betas.pop("standard") == [0.9, 0.999] and set(map(tuple, betas.values())) == {(0.99, 0.99)}
     decay = {name: spec.problem["weight_decay"] for name, spec in paper.items()}
