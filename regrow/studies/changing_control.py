@@ -68,7 +68,7 @@ class ChangingControl(PPOStudy, name="changing-control"):
         return {
             "standard": Arm(changes={"betas": _STANDARD}),
             "tuned": Arm(),
-            "l2": Arm(changes={"weight_decay": 1e-4}),
+            "l2": Arm(changes={"weight_decay": 1e-3}),
             "cbp": _cbp(1e-2, 4) if scale == "smoke" else _cbp(1e-3, 1000),
         }
 
