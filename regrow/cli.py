@@ -351,7 +351,7 @@ def _report(study: "Study", specs: "list[RunSpec]", out: Path) -> "Section | Non
         curves,
         _description(study, specs),
         _command_for(study, specs),
-        caption=study.scale(first.scale).caption or study.caption if first.scale != "smoke" else "",
+        caption=study.caption_of(first.scale),
         planned_tasks=first.tasks,
         planned_runs=planned,
         counterparts=study.counterparts(first.scale),

@@ -80,6 +80,18 @@ class Study(ABC):
             )
         raise ConfigError(f"The study {self.name} has no scale {name!r}; {nearest(name, self.scales)}")
 
+    def caption_of(self, scale: str) -> str:
+        """Return what figures of a scale say of the problem, with the settings that were changed; nothing for smoke.
+
+        Raises:
+            ConfigError: see `scale`.
+        """
+        name, *changes = scale.split("+")
+        if name == "smoke":
+            return ""
+        words = self.scale(scale).caption or self.caption
+        return " ".join([words, f"But {', '.join(changes)}."]) if changes else words
+
     def settled(self, problem: Mapping[str, Any]) -> Mapping[str, Any]:
         """Settle what a scale leaves to the machine, such as which images are there: a run depends on nothing else."""
         return problem

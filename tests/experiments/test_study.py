@@ -79,6 +79,13 @@ def test_other_images_make_other_runs():
         study_named("bit-flipping").specs("smoke", data="mnist")
 
 
+def test_figures_say_which_settings_were_changed():
+    study = study_named("permuted-digits")
+    usual = study.caption_of("laptop")
+    assert usual.endswith(".") and study.caption_of("laptop+tasks=3+passes=2") == f"{usual} But tasks=3, passes=2."
+    assert study.caption_of("smoke") == study.caption_of("smoke+tasks=3") == ""
+
+
 def test_settings_of_a_scale_can_be_changed():
     study = study_named("bit-flipping")
     (spec,) = study.specs("laptop+tasks=7+flip=all+learning_rate=1", seeds=[0], methods=["cbp"])
