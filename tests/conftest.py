@@ -5,8 +5,11 @@ Property-based tests draw other examples each time they run, and print how to ru
 
 import gc
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # also for processes that tests start
+# What a shell starts in the background ignores Ctrl-C, and so would the commands that are to be stopped by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -200,7 +200,7 @@ def train(build: Callable[[], Any], rate: float, every: int) -> tuple[regrow.Att
 
 @pytest.mark.parametrize(
     ("build", "rate", "every"),
-    [(reading, 2e-3, 1), (language, 2e-4, 30), (vision, 1e-3, 1), (segmentation, 2e-3, 1)],
+    [(reading, 2e-3, 1), (language, 2e-4, 20), (vision, 1e-3, 1), (segmentation, 2e-3, 1)],
     ids=["LSTM", "GPT-2, 6 x 384", "ViT", "U-Net"],
 )
 def test_supervised(build: Callable[[], Any], rate: float, every: int) -> None:
