@@ -185,7 +185,7 @@ def test_a_budget_stops_in_time_with_all_saved(tmp_path):
     code, output, errors = regrow(*words, "--budget", "8s")
     assert (code, errors) == (3, "")
     assert "The time is over: 1 run left, with everything saved; to go on: regrow run permuted-digits" in output
-    assert time.monotonic() - began > 8
+    assert 8 < time.monotonic() - began < 60
     (folder,) = map(RunFolder, folders(tmp_path))
     assert folder.state() == "stopped"
     done, state = folder.resume()

@@ -8,9 +8,9 @@ from torch import nn
 import regrow
 from tests.reference.numpy_cbp import Adam, ReferenceCBP, Sgd, initial_mlp, reference_bit_flipping
 
-STEPS = 1500
+STEPS = 3000
 WIDTHS = (20, 24, 16, 1)
-RATE, MATURITY = 0.004, 50
+RATE, MATURITY = 0.002, 50
 
 
 def _network(weights, biases, activation) -> nn.Sequential:

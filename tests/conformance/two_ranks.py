@@ -62,7 +62,7 @@ def tell(plastic: regrow.Attachment, wrapper: nn.Module, problem: Problem, numbe
 
 
 def long_run(method: str, rank: int) -> dict[str, Any]:
-    """Many steps, every second one of two parts, with task changes; how often ranks talked at which."""
+    """Many steps of accumulation with task changes; how often ranks talked, and when something was due."""
     problem = PROBLEMS["mlp"]
     wrapper = DistributedDataParallel(problem.network())
     optimizer = OPTIMIZERS[optimizer_for(method)](wrapper.parameters())
@@ -74,7 +74,7 @@ def long_run(method: str, rank: int) -> dict[str, Any]:
             if number % TASK == 0:
                 tell(plastic, wrapper, problem, number, rank)
             before = counted.calls
-            learn(wrapper, optimizer, problem, number, rank, parts=1 + number % 2)
+            learn(wrapper, optimizer, problem, number, rank, parts=2)
             if counted.calls > before:
                 talked[number] = counted.calls - before
     finally:

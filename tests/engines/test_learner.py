@@ -42,7 +42,7 @@ class Case:
     training: Training = Training()
     learning_rate: float = 0.01
     dropout: float = 0.0
-    steps: int = 1200
+    steps: int = 2000
 
     @property
     def tolerance(self) -> float:
@@ -59,18 +59,18 @@ ERROR = Training("squared_error")
 # are two different runs, equally right. The seeds are chosen so that in the plain run none comes nearer to 0 than
 # several times the rounding that has piled up by the end (1e-6).
 CASES: dict[str, Case] = {
-    "backprop": Case([Backprop()], 4, steps=1600),
-    "cbp-each-step": Case([EACH_STEP], 0, steps=1600),
-    "cbp-when-due": Case([ContinualBackprop(**OFTEN)], 3, steps=1600),
-    "cbp-bernoulli": Case([ContinualBackprop(**OFTEN, budget="bernoulli")], 3, steps=1600),
-    "random": Case([RandomReplacement(**OFTEN)], 1, steps=1600),
-    "random-bernoulli": Case([RandomReplacement(**OFTEN, budget="bernoulli")], 1, steps=1600),
-    "l2": Case([L2(1e-3)], 3, steps=1600),
-    "shrink-and-perturb": Case([ShrinkAndPerturb(1e-3, 1e-4)], 0, steps=1600),
-    "shrink-and-perturb-10": Case([ShrinkAndPerturb(1e-3, 1e-4, period=10)], 1, steps=1600),
-    "cbp-l2": Case([EACH_STEP, L2(1e-3)], 0, steps=1600),
+    "backprop": Case([Backprop()], 4, steps=3200),
+    "cbp-each-step": Case([EACH_STEP], 0, steps=3200),
+    "cbp-when-due": Case([ContinualBackprop(**OFTEN)], 3, steps=3200),
+    "cbp-bernoulli": Case([ContinualBackprop(**OFTEN, budget="bernoulli")], 3, steps=3200),
+    "random": Case([RandomReplacement(**OFTEN)], 1, steps=3200),
+    "random-bernoulli": Case([RandomReplacement(**OFTEN, budget="bernoulli")], 1, steps=3200),
+    "l2": Case([L2(1e-3)], 3, steps=3200),
+    "shrink-and-perturb": Case([ShrinkAndPerturb(1e-3, 1e-4)], 0, steps=3200),
+    "shrink-and-perturb-10": Case([ShrinkAndPerturb(1e-3, 1e-4, period=10)], 1, steps=3200),
+    "cbp-l2": Case([EACH_STEP, L2(1e-3)], 0, steps=3200),
     "all": Case(
-        [L2(1e-3), Backprop(), ShrinkAndPerturb(1e-3, 1e-4, period=7), ContinualBackprop(**OFTEN)], 7, steps=1600
+        [L2(1e-3), Backprop(), ShrinkAndPerturb(1e-3, 1e-4, period=7), ContinualBackprop(**OFTEN)], 7, steps=3200
     ),
     "leaky-relu": Case([EACH_STEP], 5, lambda: nn.LeakyReLU(0.2)),
     "tanh": Case([EACH_STEP], 0, nn.Tanh, ERROR),
@@ -95,7 +95,7 @@ CASES: dict[str, Case] = {
 def digits() -> tuple[Tensor, Tensor]:
     source = load()
     task = PermutedImages(source.images, source.labels, passes=2, seed=0, white=source.white).task(0)
-    return task.inputs[:1600], task.labels[:1600]
+    return task.inputs[:3200], task.labels[:3200]
 
 
 def network(seed: int = 0, activation: Callable[[], nn.Module] | None = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
