@@ -21,10 +21,9 @@ class L2Init(WeightMethod, name="l2-init"):
 
     Args:
         strength: λ ≥ 0. Published 1e-2 to 1e-5; .01 with PPO.
-        period: act at every n-th step only, n times as strong. Reading weights, initial weights and gradients costs
-            half as much as a step of a large network on small batches. Nearly the same with SGD, while
-            λ times the step size times n is far below 1; less so with optimizers that divide by how large gradients
-            are.
+        period: act at every n-th step only, n times as strong, since reading weights, initial weights and gradients
+            costs a good part of a step on small batches (docs/cost.md). Nearly the same with SGD, while λ times the
+            step size times n is far below 1; less so with optimizers that divide by how large gradients are.
     """
 
     reference: ClassVar[str] = "Kumar et al., CoLLAs 2025"

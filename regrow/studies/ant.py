@@ -48,7 +48,8 @@ _SMOKE = {
     "epochs": 2,
     "minibatches": 4,
 }
-_STANDARD = [0.9, 0.999]
+STANDARD_BETAS = [0.9, 0.999]
+"""Of Adam as most take it."""
 # Of the article's axes, as far as they are known.
 _RETURNS = {"slippery-ant": (0.0, 5500.0), "hopper": (0.0, 2500.0), "walker": (0.0, 3000.0)}
 _CHANGES = (0.0, 120.0)
@@ -79,7 +80,7 @@ class ConstantStudy(PPOStudy):
         # The article says nothing of Adam's moments; those of the published code, and so of the figures, are kept.
         cbp = ContinualBackprop(rate, maturity, budget="bernoulli", weight_sums="each_step", moments="kept")
         return {
-            "standard": Arm(changes={"betas": _STANDARD}),
+            "standard": Arm(changes={"betas": STANDARD_BETAS}),
             "tuned": Arm(),
             "l2": Arm(changes={"weight_decay": 1e-3}),
             "cbp": Arm((cbp,), {"weight_decay": 1e-4}),

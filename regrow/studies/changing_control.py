@@ -8,7 +8,7 @@ from regrow.experiments.arm import Arm
 from regrow.experiments.reinforcement import PPOStudy
 from regrow.experiments.scale import Scale
 from regrow.methods import ContinualBackprop
-from regrow.studies.ant import AGENT
+from regrow.studies.ant import AGENT, STANDARD_BETAS
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -35,7 +35,6 @@ _SMOKE = _HOPPER | {
     "epochs": 2,
     "minibatches": 4,
 }
-_STANDARD = [0.9, 0.999]
 
 
 class ChangingControl(PPOStudy, name="changing-control"):
@@ -66,7 +65,7 @@ class ChangingControl(PPOStudy, name="changing-control"):
             found = {f"l2 strength={decay:g}": Arm(changes={"weight_decay": decay}) for decay in (1e-3, 1e-4, 1e-5)}
             return found | {f"cbp rate={rate:g}": _cbp(rate, 1000) for rate in (1e-2, 1e-3, 1e-4)}
         return {
-            "standard": Arm(changes={"betas": _STANDARD}),
+            "standard": Arm(changes={"betas": STANDARD_BETAS}),
             "tuned": Arm(),
             "l2": Arm(changes={"weight_decay": 1e-3}),
             "cbp": _cbp(1e-2, 4) if scale == "smoke" else _cbp(1e-3, 1000),
