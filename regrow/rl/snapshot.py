@@ -151,11 +151,13 @@ def _set_physics(env: Any, state: dict[str, Any]) -> None:
 
 
 def _derived(env: Any) -> Iterator[tuple[str, Any]]:
-    """The arrays of MuJoCo's data that are there whatever happens: those of contacts come and go with each step."""
-    import mujoco
-
-    new = mujoco.MjData(env.model)
-    for name in dir(new):
-        value = None if name.startswith("_") else getattr(new, name)
+    """The arrays in the buffer of MuJoCo's data. Those of contacts, constraints and islands lie outside of it, in an
+    arena that each step fills anew; where a step had none, they are shown as whatever memory holds.
+    """
+    data = env.data
+    first = data.qpos.ctypes.data  # the buffer begins with it
+    for name in dir(data):
+        value = None if name.startswith("_") else getattr(data, name)
         if isinstance(value, np.ndarray) and value.dtype.names is None and value.size:
-            yield name, getattr(env.data, name)
+            if first <= value.ctypes.data < first + data.nbuffer:
+                yield name, value
