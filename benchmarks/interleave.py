@@ -28,7 +28,7 @@ class Row:
     Attributes:
         case: its name.
         baseline: name of what it is compared with.
-        milliseconds: median CPU time of a call.
+        milliseconds: median time of a call.
         ratio: median over rounds of its time divided by the baseline's in the same round.
         low: lower quartile of that.
         high: upper quartile.
@@ -59,8 +59,10 @@ def compare(cases: dict[str, Callable[[], None]], baseline: str, rounds: int) ->
     return compare_times({name: times[name] for name in (baseline, baseline + AGAIN, *cases)}, baseline)
 
 
-def time_in_turn(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of one thread that each case takes in each round."""
+def time_in_turn(
+    cases: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Seconds that each case takes in each round, with one thread of torch: CPU time, or what another clock says."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     for call in dict.fromkeys(cases.values()):
@@ -70,7 +72,7 @@ def time_in_turn(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str,
         gc.collect()
         # There and back, so that no case always comes after the same other one.
         for name in cases if round_ % 2 == 0 else reversed(cases):
-            times[name].append(cpu_seconds(cases[name]))
+            times[name].append(seconds(cases[name], clock))
     return times
 
 
@@ -122,13 +124,13 @@ def environment() -> dict[str, str]:
     }
 
 
-def cpu_seconds(call: Callable[[], object]) -> float:
-    """CPU time that a call takes, without garbage collection."""
+def seconds(call: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
+    """CPU time that a call takes, or what another clock says, without garbage collection."""
     gc.disable()
     try:
-        start = time.process_time()
+        start = clock()
         call()
-        return time.process_time() - start
+        return clock() - start
     finally:
         gc.enable()
 

@@ -29,8 +29,8 @@ from benchmarks.interleave import (
     Row,
     argument_parser,
     compare_times,
-    cpu_seconds,
     environment,
+    seconds,
     time_in_turn,
 )
 from benchmarks.workloads import WORKLOADS, Workload
@@ -263,7 +263,7 @@ def _with_acts(cost: Cost, case: Case, workload: Workload, watch: Stopwatch) -> 
 
 
 def typical_ms(
-    call: Callable[[], object], time_of: Callable[[Callable[[], object]], float] = cpu_seconds, times: int = 4
+    call: Callable[[], object], time_of: Callable[[Callable[[], object]], float] = seconds, times: int = 4
 ) -> float:
     """Median time of a call, in ms: of so many calls, or of fewer once they have taken four seconds."""
     taken: list[float] = []

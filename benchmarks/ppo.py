@@ -3,9 +3,11 @@
 Each call is one cycle of the article's settings: 2,048 environment steps with two networks of 256–256, 160 updates.
 Compared are PPO as one writes it by hand in PyTorch, which is how the published code goes about it; Stable-Baselines3
 with the same sizes; and `regrow.rl.ppo`, alone, with continual backpropagation, and with 16 environments. CPU time of
-one thread; "ms" divided by 2.048 is µs an environment step. The physics alone are a case of their own.
+one thread; "ms" divided by 2.048 is µs an environment step. The physics alone are a case of their own. The last cases
+are 16 environments again, timed by the clock on the wall, with one thread and with two.
 """
 
+import time
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -28,8 +30,11 @@ def main() -> None:
     by_hand = "by hand, PyTorch"
     found = cases()
     found = {by_hand: found[by_hand], by_hand + AGAIN: found[by_hand], **found}
-    times = time_in_turn(found, 2 if options.quick else 7)
-    rows = compare_times(times, by_hand)
+    rounds = 2 if options.quick else 7
+    rows = compare_times(time_in_turn(found, rounds), by_hand)
+    alone = "16 environments, wall clock"
+    shared = {alone: ours(16), f"{alone}, two threads": ours(16, threads=2)}
+    rows += compare_times(time_in_turn(shared, rounds, time.perf_counter), alone)
     steps = PPOSettings().buffer
     notes = [f"{row.case}: {row.milliseconds * 1000 / steps:.0f} µs an environment step" for row in rows]
     report(rows, f"PPO on {ENVIRONMENT}, {steps:,} steps and 160 updates", options.json, notes)
@@ -53,13 +58,13 @@ def agent() -> Agent:
     return Agent(105, 8)
 
 
-def ours(environments: int, method: Method | None = None) -> Callable[[], None]:
+def ours(environments: int, method: Method | None = None, threads: int = 1) -> Callable[[], None]:
     """A case: the next buffer and its updates."""
     made = agent()
     optimizer = torch.optim.Adam(made.parameters(), lr=1e-4, fused=True)
     if method is not None:
         regrow.attach(made, optimizer, method, example=torch.zeros(2, 105), init="lecun_uniform")
-    ppo = PPO([gym.make(ENVIRONMENT) for _ in range(environments)], made, optimizer)
+    ppo = PPO([gym.make(ENVIRONMENT) for _ in range(environments)], made, optimizer, threads=threads)
 
     def advance() -> None:
         ppo.advance()

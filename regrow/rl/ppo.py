@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -137,6 +138,15 @@ class Cycle(NamedTuple):
     change: float
 
 
+class _Outcome(NamedTuple):
+    """What an environment answered to an action."""
+
+    observation: Floats
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
 class _Buffer:
     """What happened in some steps of some environments, [steps, environments, …] each."""
 
@@ -167,10 +177,12 @@ class PPO:
         optimizer: of the agent's parameters.
         settings: see there.
         seed: of actions, minibatches and the first episodes.
+        threads: the environments are shared out among so many. What MuJoCo computes then runs side by side; what is
+            written in Python does not. The numbers are the same.
 
     Raises:
-        ConfigError: spaces of another kind, an environment that cannot be saved, or a number of environments that does
-            not divide the buffer.
+        ConfigError: spaces of another kind, an environment that cannot be saved, a number of environments that does
+            not divide the buffer, or more threads than environments.
     """
 
     def __init__(
@@ -180,6 +192,7 @@ class PPO:
         optimizer: Optimizer,
         settings: PPOSettings | None = None,
         seed: int = 0,
+        threads: int = 1,
     ) -> None:
         self.settings = settings or PPOSettings()
         self.steps = 0
@@ -190,6 +203,13 @@ class PPO:
                 f"A buffer of {self.settings.buffer} steps cannot be filled by {len(self._environments)} environments "
                 "alike: give a number that divides it."
             )
+        if not 1 <= threads <= len(self._environments):
+            raise ConfigError(
+                f"{threads} threads cannot share {len(self._environments)} environments: give from 1 to as many as "
+                "there are environments."
+            )
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._shares = np.array_split(np.arange(len(self._environments)), threads)
         for environment in self._environments:
             _check(environment)
             snapshot.check(environment)
@@ -233,8 +253,8 @@ class PPO:
             buffer.actions[step] = actions
             buffer.log_probabilities[step] = -0.5 * np.square(noise[step]).sum(axis=1) - offset
             buffer.hidden.append(hidden)
-            for place in range(count):
-                self._step(place, actions[place], buffer, step, episodes)
+            for place, outcome in enumerate(self._outcomes(actions)):
+                self._record(place, outcome, buffer, step, episodes)
         if not (np.isfinite(buffer.actions).all() and np.isfinite(buffer.rewards).all()):
             raise DataError(
                 f"An action or a reward before step {self.steps} is not finite: the policy has diverged. Take a "
@@ -242,15 +262,25 @@ class PPO:
             )
         return buffer, episodes
 
-    def _step(self, place: int, action: Floats, buffer: _Buffer, step: int, episodes: list[Episode]) -> None:
-        environment = self._environments[place]
+    def _outcomes(self, actions: Floats) -> list[_Outcome]:
+        """A step in each environment."""
         if self.settings.actions == "clipped":
-            space: Any = environment.action_space  # a Box: see `_check`
-            action = np.clip(action, space.low, space.high)
-        observation, reward, terminated, truncated, _ = environment.step(action)
+            space: Any = self._environments[0].action_space  # a Box: see `_check`
+            actions = np.clip(actions, space.low, space.high)
+        if self._pool is None:
+            return [self._outcome(place, action) for place, action in enumerate(actions)]
+        shares = self._pool.map(lambda places: [self._outcome(place, actions[place]) for place in places], self._shares)
+        return [outcome for share in shares for outcome in share]
+
+    def _outcome(self, place: int, action: Floats) -> _Outcome:
+        observation, reward, terminated, truncated, _ = self._environments[place].step(action)
+        return _Outcome(observation, float(reward), terminated, truncated)
+
+    def _record(self, place: int, outcome: _Outcome, buffer: _Buffer, step: int, episodes: list[Episode]) -> None:
+        observation, reward, terminated, truncated = outcome
         self.steps += 1
         buffer.rewards[step, place] = reward
-        self._rewards[place] += float(reward)
+        self._rewards[place] += reward
         self._lengths[place] += 1
         if terminated or truncated:
             buffer.ended[step, place] = True
@@ -258,7 +288,7 @@ class PPO:
                 buffer.last_values[step, place] = self._values(np.asarray(observation, np.float32)[None])[0]
             episodes.append(Episode(self.steps, float(self._rewards[place]), int(self._lengths[place])))
             self._rewards[place], self._lengths[place] = 0.0, 0
-            observation, _ = environment.reset()
+            observation, _ = self._environments[place].reset()
         self._observations[place] = observation
 
     def _means(self, observations: Floats) -> tuple[Floats, list[Floats]]:

@@ -1,6 +1,7 @@
 """PPO: each part by a task that it alone must solve, by arithmetic done by hand, and through a kill."""
 
 import math
+import threading
 from dataclasses import replace
 
 import gymnasium as gym
@@ -18,14 +19,14 @@ from tests.rl.tiny import ConstantReward, DelayedReward, OneForEver, SignOfObser
 SMALL = PPOSettings(buffer=128, epochs=4, minibatches=4)
 
 
-def make(*environments, settings=SMALL, learning_rate=3e-3, seed=0, activation="relu", method=None):
+def make(*environments, settings=SMALL, learning_rate=3e-3, seed=0, activation="relu", method=None, threads=1):
     torch.manual_seed(seed)
     first = environments[0]
     agent = Agent(first.observation_space.shape[0], first.action_space.shape[0], (16, 16), activation)
     optimizer = torch.optim.Adam(agent.parameters(), lr=learning_rate, fused=True)
     if method is not None:
         regrow.attach(agent, optimizer, method, example=torch.zeros(2, first.observation_space.shape[0]))
-    return PPO(environments, agent, optimizer, settings, seed), agent, optimizer
+    return PPO(environments, agent, optimizer, settings, seed, threads), agent, optimizer
 
 
 def shown(*numbers):
@@ -153,6 +154,33 @@ def test_raw_and_clipped_actions():
         assert (environment.largest > 1.5) == (limit == math.inf) and environment.largest <= limit
 
 
+@pytest.mark.parametrize("actions", ["raw", "clipped"])
+def test_threads_change_no_bit(actions):
+    settings = replace(SMALL, buffer=640, actions=actions)
+    found = []
+    for threads in (1, 2, 5):
+        environments = [gym.make("Hopper-v5") for _ in range(5)]
+        ppo, agent, optimizer = make(*environments, settings=settings, threads=threads)
+        cycles = [ppo.advance() for _ in range(2)]
+        assert cycles[1].episodes
+        state = encode({"agent": agent.state_dict(), "optimizer": optimizer.state_dict(), "ppo": ppo.state_dict()})
+        found.append((state, [cycle.episodes for cycle in cycles], [cycle.change for cycle in cycles]))
+    assert found[0] == found[1] == found[2]
+
+
+def test_threads_step_environments_at_once():
+    both = threading.Barrier(2, timeout=30)
+
+    class Waiting(SignOfObservation):
+        def step(self, action):
+            both.wait()
+            return super().step(action)
+
+    ppo, _, _ = make(Waiting(), Waiting(), threads=2)
+    ppo.advance()
+    assert ppo.steps == SMALL.buffer
+
+
 @pytest.mark.parametrize("method", [None, "cbp"])
 def test_a_run_that_is_taken_up_again_has_the_same_bits(method, tmp_path):
     method = regrow.ContinualBackprop(0.02, 5, budget="bernoulli") if method else None
@@ -206,6 +234,9 @@ def test_other_settings_and_environments_are_refused():
         PPOSettings(epochs=0)
     with pytest.raises(ConfigError, match="A buffer of 128 steps cannot be filled by 3 environments alike"):
         make(Tiny(), Tiny(), Tiny())
+    for threads in (0, 3):
+        with pytest.raises(ConfigError, match=f"{threads} threads cannot share 2 environments: give from 1 to as many"):
+            make(Tiny(), Tiny(), threads=threads)
     with pytest.raises(
         ConfigError, match=r"The actions of .*CartPole.* are Discrete\(2\), and must be vectors of real"
     ):
