@@ -1,13 +1,14 @@
 """Whether PPO learns as it should: `python -m benchmarks.learning --out FOLDER`.
 
-`regrow.rl.ppo` and Stable-Baselines3 learn the same environments with the same networks, step sizes, buffers, epochs
-and minibatches, time limits bootstrapped and actions clipped, as that library does. What stays different: it normalises
-advantages over minibatches and not over the buffer, and has its own law of first weights. Each run's episodes are kept
-in a file, and a run that has one is not repeated; in the end there is a table, and a figure of the mean returns with
-95 % bootstrap intervals.
+`regrow.rl.ppo` and Stable-Baselines3 learn the same environments with the same networks, laws of first weights, step
+sizes, buffers, epochs and minibatches, time limits bootstrapped and actions clipped, as that library does. What stays
+different: it normalises advantages over minibatches and not over the buffer. Each run's episodes are kept in a file,
+and a run that has one is not repeated; in the end there is a table, and a figure of the mean returns with 95 %
+bootstrap intervals.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 import polars as pl
 import torch
+from torch import nn
 
 from regrow.rl.ppo import PPO, Agent, PPOSettings
 
@@ -66,11 +68,15 @@ def kept(run: tuple[str, str, int, int, Path]) -> pl.DataFrame:
 
 
 def ours(environment: str, seed: int, steps: int) -> tuple[list[int], list[float]]:
-    """Learn with `regrow.rl.ppo`."""
+    """Learn with `regrow.rl.ppo`, from first weights and with an Adam as Stable-Baselines3 has them."""
     made = gym.make(environment)
     torch.manual_seed(seed)
     agent = Agent(made.observation_space.shape[0], made.action_space.shape[0])
-    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-4, fused=True)
+    for network, last in ((agent.policy, 0.01), (agent.value, 1.0)):
+        layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+        for layer in layers:
+            nn.init.orthogonal_(layer.weight, last if layer is layers[-1] else math.sqrt(2))
+    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-4, eps=1e-5, fused=True)
     ppo = PPO([made], agent, optimizer, PPOSettings(truncation="bootstrapped", actions="clipped"), seed)
     episodes = []
     while ppo.steps < steps:
