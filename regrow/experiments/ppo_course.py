@@ -1,6 +1,7 @@
 """A run of a PPO agent."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -18,8 +19,8 @@ from regrow.experiments.reinforcement import PPOStudy
 from regrow.experiments.spec import RunSpec
 from regrow.experiments.study import methods_of
 from regrow.measures.dormancy import activity
-from regrow.measures.rank import article_rank, effective_rank
-from regrow.rl.ppo import PPO, Agent, Episode, PPOSettings
+from regrow.measures.rank import ranks
+from regrow.rl.ppo import PPO, Agent, Episode, PPOSettings, check_spaces
 
 _OBSERVED = 1000  # environment steps that dormancy and rank are measured over
 
@@ -42,8 +43,14 @@ class PPOCourse:
     def __init__(self, study: PPOStudy, spec: RunSpec) -> None:
         problem = spec.problem
         self._problem = problem
+        if problem["environments"] < 1 or len(problem["widths"]) < 2:
+            raise ConfigError(
+                f"A run needs one environment or more, and networks of two hidden layers or more, and not environments="
+                f"{problem['environments']}, widths={problem['widths']}."
+            )
         environments = [study.environment(problem, spec.seed) for _ in range(problem["environments"])]
-        _check_bin(problem["bin"], problem["buffer"], environments[0])
+        check_spaces(environments[0])
+        _check_bin(problem["bin"], problem["buffer"], environments)
         spaces: tuple[Any, Any] = (environments[0].observation_space, environments[0].action_space)
         observations, actions = (space.shape[0] for space in spaces)
         with torch.random.fork_rng(devices=[]):
@@ -84,11 +91,12 @@ class PPOCourse:
         self._episodes += cycle.episodes
         shown = [torch.from_numpy(layer[-_OBSERVED:]) for layer in cycle.hidden]
         dormant = [(activity(layer) <= 0.01).float().mean().item() for layer in shown]
+        of_last = ranks(shown[-1])
         self._symptoms.append(
             {
                 "dormant": float(np.mean(dormant)),
-                "article_rank": article_rank(shown[-1]),
-                "effective_rank": effective_rank(shown[-1]),
+                "article_rank": of_last["article_rank"],
+                "effective_rank": of_last["effective_rank"],
                 "weight_magnitude": self._second.detach().abs().mean().item(),
                 "weight_change": cycle.change,
             }
@@ -102,7 +110,7 @@ class PPOCourse:
         largest = max(each.pop("weight_change") for each in self._symptoms)
         row = {
             "task": self._index,
-            # There is always one: a task is at least as long as two episodes.
+            # There is always one: in each environment a task is at least as long as two episodes.
             RETURN.measure: float(np.mean([episode.reward for episode in mine])),
             "episode_length": float(np.mean([episode.length for episode in mine])),
             **{name: float(np.mean([each[name] for each in self._symptoms])) for name in self._symptoms[0]},
@@ -139,11 +147,13 @@ class PPOCourse:
         self._ppo.load_state_dict(state["ppo"])
 
 
-def _check_bin(steps: int, buffer: int, environment: gym.Env[Any, Any]) -> None:
-    longest = 0 if environment.spec is None else environment.spec.max_episode_steps or 0
-    least = max(buffer, 2 * longest)
+def _check_bin(steps: int, buffer: int, environments: Sequence[gym.Env[Any, Any]]) -> None:
+    spec, count = environments[0].spec, len(environments)
+    longest = 0 if spec is None else spec.max_episode_steps or 0
+    least = max(buffer, 2 * longest * count)
     if steps < least:
+        each = f" in each of {count} environments" if count > 1 else ""
         raise ConfigError(
-            f"A task of {steps} steps is too short for an update of {buffer} and episodes of up to {longest} steps: "
-            f"give bin={least} or more."
+            f"A task of {steps} steps is too short for an update of {buffer} and episodes of up to {longest} steps"
+            f"{each}: give bin={least} or more."
         )

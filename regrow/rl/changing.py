@@ -2,13 +2,14 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from regrow.errors import ConfigError, nearest
+from regrow.errors import ConfigError, StateError, nearest
 
 Quantity = Literal["friction", "gravity", "mass", "actuator_gain"]
 QUANTITIES = ("friction", "gravity", "mass", "actuator_gain")
@@ -31,11 +32,13 @@ class Changing(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], period: int, seed: int) -> None:
         super().__init__(env)
-        longest = None if env.spec is None else env.spec.max_episode_steps
-        if period < max(1, longest or 1):
+        longest = _longest_episode(env)
+        if period < max(1, longest):
             raise ConfigError(
-                f"A change every {period} steps comes more often than episodes end, which last up to {longest or 1} "
-                "steps: give a longer period."
+                f"A change every {period} steps comes more often than episodes end, which last up to {longest} steps: "
+                "give a longer period."
+                if longest
+                else f"A change every {period} steps cannot be: give a period of 1 or more."
             )
         self.period = period
         self.index = 0
@@ -77,12 +80,25 @@ class Changing(gym.Wrapper[Any, Any, Any, Any]):
     def told(self) -> dict[str, Any]:
         """What goes into `info` at every step."""
 
+    def schedule(self) -> dict[str, Any]:
+        """What says when something changes, and into what."""
+        return {"seed": self._seed, "period": self.period}
+
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule stands."""
-        return {"index": self.index, "passed": self._passed}
+        """The schedule, and where it stands."""
+        return self.schedule() | {"index": self.index, "passed": self._passed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned: the change that was in force is brought about again."""
+        """Go on from what `state_dict` returned: the change that was in force is brought about again.
+
+        Raises:
+            StateError: it was saved of another schedule.
+        """
+        for name, made in self.schedule().items():
+            if state.get(name) != made:
+                raise StateError(
+                    f"{self} was saved with {name} {state.get(name)!r} and has been made with {made!r}: make it alike."
+                )
         self.index, self._passed = state["index"], state["passed"]
         self._change(np.random.default_rng([self._seed, self.index]))
         self._is_applied = True
@@ -148,6 +164,10 @@ class ChangingPhysics(Changing):
             # What the model keeps of masses beside them. It is worked out at the pose of the model, on data of its own.
             mujoco.mj_setConst(self._model, mujoco.MjData(self._model))
 
+    def schedule(self) -> dict[str, Any]:
+        """See `Changing`; and what changes, from where to where."""
+        return super().schedule() | {"quantity": self.quantity, "low": self._low, "high": self._high}
+
     def told(self) -> dict[str, Any]:
         """The value, by the name of the quantity."""
         return {self.quantity: self.value}
@@ -170,10 +190,37 @@ def _model_of(env: gym.Env[Any, Any], quantity: str) -> Any:
             f"{name} has no {quantity} that could change, for it is no MuJoCo environment of Gymnasium: use one, such "
             "as Ant-v5, or a wrapper of your own."
         )
-    count = model.nu if quantity == "actuator_gain" else model.ngeom
-    if count == 0:
-        raise ConfigError(f"The model of {env.unwrapped} has nothing that has {quantity}: change another quantity.")
+    if not _MATTERS[quantity](model):
+        raise ConfigError(f"Nothing in {env.unwrapped} depends on {quantity}: change another quantity.")
     return model
+
+
+def _has_friction(model: Any) -> bool:
+    """Whether two bodies can touch that then rub: contacts of one dimension only push."""
+    one, other = np.triu_indices(model.ngeom, 1)
+    meet = (model.geom_contype[one] & model.geom_conaffinity[other]) != 0
+    meet |= (model.geom_contype[other] & model.geom_conaffinity[one]) != 0
+    body = model.body_weldid[model.geom_bodyid]
+    rub = np.maximum(model.geom_condim[one], model.geom_condim[other]) > 1
+    return bool((meet & rub & (body[one] != body[other])).any() or (model.pair_dim > 1).any())
+
+
+_MATTERS: dict[str, Callable[[Any], bool]] = {
+    "friction": _has_friction,
+    "gravity": lambda model: bool(model.opt.gravity.any()),
+    "mass": lambda model: bool(model.body_mass.any()),
+    "actuator_gain": lambda model: bool(model.nu),
+}
+
+
+def _longest_episode(env: gym.Env[Any, Any]) -> int:
+    """Steps; 0 where no limit is known."""
+    limits = [0 if env.spec is None else env.spec.max_episode_steps or 0]
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            limits.append(env._max_episode_steps)
+        env = env.env
+    return max(limits)
 
 
 class ChangingSigns(Changing):
@@ -188,24 +235,31 @@ class ChangingSigns(Changing):
         seed: of all changes.
 
     Raises:
-        ConfigError: observations or actions of another kind; see also `Changing`.
+        ConfigError: observations or actions of another kind, or actions whose space is not the same with other signs;
+            see also `Changing`.
     """
 
     def __init__(self, env: gym.Env[Any, Any], period: int, seed: int = 0) -> None:
         super().__init__(env, period, seed)
-        sizes = []
         for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
             if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
                 raise ConfigError(f"The {name} of {env.unwrapped} are {space}, and must be vectors of real numbers.")
-            sizes.append(space.shape[0])
-        size, actions = sizes
-        self._order: Array = np.arange(size)
-        self._signs: Array = np.ones(size)
-        self._action_signs: Array = np.ones(actions, np.float32)
+        shown: Any = env.observation_space
+        done: Any = env.action_space
+        if (done.low != -done.high).any():
+            raise ConfigError(
+                f"The actions of {env.unwrapped} are {done}, and with other signs would not be: rescale them first, so "
+                "that the bounds of each lie evenly around 0, as by gymnasium.wrappers.RescaleAction."
+            )
+        bound = np.maximum(abs(shown.low), abs(shown.high)).max()
+        self.observation_space = gym.spaces.Box(-bound, bound, shown.shape, shown.dtype.type)
+        self._order: Array = np.arange(shown.shape[0])
+        self._signs: Array = np.ones(shown.shape[0], shown.dtype)
+        self._action_signs: Array = np.ones(done.shape[0], np.float32)
 
     def _change(self, random: np.random.Generator) -> None:
         self._order = random.permutation(len(self._order))
-        self._signs = random.choice([-1.0, 1.0], len(self._order))
+        self._signs = random.choice([-1.0, 1.0], len(self._order)).astype(self._signs.dtype)
         self._action_signs = random.choice(np.array([-1.0, 1.0], np.float32), len(self._action_signs))
 
     def seen(self, observation: Array) -> Array:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from regrow.errors import ConfigError, DataError
+from regrow.errors import ConfigError, DataError, StateError
 from regrow.networks.mlp import MLP
 from regrow.rl import snapshot
 
@@ -108,6 +108,8 @@ class PPOSettings:
                 f"A buffer of {self.buffer} steps cannot be cut into {self.minibatches} minibatches of equal size: "
                 "give a number that divides it."
             )
+        if not self.clip > 0:
+            raise ConfigError(f"PPOSettings.clip must be above 0, but is {self.clip}.")
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"PPOSettings.{name} must lie in [0, 1], but is {getattr(self, name)}.")
@@ -197,7 +199,11 @@ class PPO:
         self.settings = settings or PPOSettings()
         self.steps = 0
         """Of all environments so far."""
+        if isinstance(environments, gym.vector.VectorEnv):
+            snapshot.check(environments)  # says what to give instead
         self._environments = list(environments)
+        if len({id(environment) for environment in self._environments}) < len(self._environments):
+            raise ConfigError("An environment is in the list more than once: make one for each place.")
         if not self._environments or self.settings.buffer % len(self._environments):
             raise ConfigError(
                 f"A buffer of {self.settings.buffer} steps cannot be filled by {len(self._environments)} environments "
@@ -211,8 +217,8 @@ class PPO:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._shares = np.array_split(np.arange(len(self._environments)), threads)
         for environment in self._environments:
-            _check(environment)
             snapshot.check(environment)
+            check_spaces(environment)
         self._agent, self._optimizer = agent, optimizer
         self._layers = [
             (layer.weight.detach().numpy().T, layer.bias.detach().numpy())
@@ -222,7 +228,9 @@ class PPO:
         self._bend = _bend_of(agent.policy)
         self._log_std = agent.log_std.detach().numpy()
         self._random = np.random.default_rng(seed)
-        first = [environment.reset(seed=seed + place)[0] for place, environment in enumerate(self._environments)]
+        first = [
+            environment.reset(seed=_seed_of(seed, place))[0] for place, environment in enumerate(self._environments)
+        ]
         self._observations: Floats = np.stack(first).astype(np.float32)
         self._rewards = np.zeros(len(self._environments))
         self._lengths = np.zeros(len(self._environments), np.int64)
@@ -265,7 +273,7 @@ class PPO:
     def _outcomes(self, actions: Floats) -> list[_Outcome]:
         """A step in each environment."""
         if self.settings.actions == "clipped":
-            space: Any = self._environments[0].action_space  # a Box: see `_check`
+            space: Any = self._environments[0].action_space  # a Box: see `check_spaces`
             actions = np.clip(actions, space.low, space.high)
         if self._pool is None:
             return [self._outcome(place, action) for place, action in enumerate(actions)]
@@ -368,8 +376,13 @@ class PPO:
         """Go on from what `state_dict` returned for environments that were made alike.
 
         Raises:
-            StateError: they have other wrappers.
+            StateError: they are more or fewer, of another kind, have other wrappers or change otherwise.
         """
+        if len(state["environments"]) != len(self._environments):
+            raise StateError(
+                f"{len(state['environments'])} environments were saved, and there are {len(self._environments)}: make "
+                "as many."
+            )
         self.steps = state["steps"]
         self._random.bit_generator.state = state["random"]
         self._observations = state["observations"].numpy().copy()
@@ -393,7 +406,17 @@ def _bend_of(network: MLP) -> Callable[[Floats], Floats]:
     raise ConfigError(f"PPO acts by ReLU or tanh alone, and the policy is {network}: choose one of them.")
 
 
-def _check(environment: gym.Env[Any, Any]) -> None:
+def _seed_of(seed: int, place: int) -> int:
+    """Of what an environment draws by itself: of each another, and of none that of a run with the next seed."""
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0]) if place else seed
+
+
+def check_spaces(environment: gym.Env[Any, Any]) -> None:
+    """Make sure that observations and actions are vectors.
+
+    Raises:
+        ConfigError: they are not.
+    """
     for name, space in (("observations", environment.observation_space), ("actions", environment.action_space)):
         if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
             raise ConfigError(f"The {name} of {environment} are {space}, and must be vectors of real numbers.")

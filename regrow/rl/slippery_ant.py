@@ -4,6 +4,7 @@ Importing this registers `regrow/SlipperyAnt-v0`; Gymnasium imports it by itself
 `gymnasium.make("regrow.rl.slippery_ant:regrow/SlipperyAnt-v0")`.
 """
 
+import importlib.util
 from typing import Any
 
 import gymnasium as gym
@@ -46,13 +47,16 @@ def make(name: str, **settings: Any) -> gym.Env[Any, Any]:
 
     Raises:
         DependencyError: it needs MuJoCo, which is not installed.
+        ConfigError: Gymnasium does not have it.
     """
     try:
         return gym.make(name, **settings)
-    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise DependencyError(
-            f"{name} needs MuJoCo, which is not installed ({error}): pip install 'regrow[rl]'."
-        ) from error
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        if importlib.util.find_spec("mujoco") is None:
+            raise DependencyError(
+                f"{name} needs MuJoCo, which is not installed ({error}): pip install 'regrow[rl]'."
+            ) from error
+        raise ConfigError(f"Gymnasium cannot make {name}: {error}") from error
 
 
 gym.register(ID, entry_point="regrow.rl.slippery_ant:slippery_ant", max_episode_steps=_LONGEST)

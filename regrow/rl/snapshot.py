@@ -34,7 +34,7 @@ def save(env: gym.Env[Any, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: an environment or wrapper of another kind.
     """
-    return {str(number): _state_of(layer) for number, layer in enumerate(_layers(env))}
+    return {str(number): _state_of(layer) | {"kind": type(layer).__name__} for number, layer in enumerate(_layers(env))}
 
 
 def restore(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
@@ -42,19 +42,20 @@ def restore(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
 
     Raises:
         ConfigError: an environment or wrapper of a kind that `save` does not know.
-        StateError: it was saved of an environment with other wrappers.
+        StateError: it was saved of an environment of another kind or with other wrappers.
     """
     layers = list(_layers(env))
-    if len(layers) != len(state):
+    made, saved = [type(layer).__name__ for layer in layers], [each["kind"] for each in state.values()]
+    if made != saved:
         raise StateError(
-            f"{env} has {len(layers)} layers and the state that was saved {len(state)}: make it with the same wrappers."
+            f"The environment is {' of '.join(made)}, and what was saved {' of '.join(saved)}: make it alike."
         )
     env.reset(seed=0)  # the order of calls that wrappers insist on
     for number, layer in enumerate(layers):
         _restore(layer, state[str(number)])
 
 
-def check(env: gym.Env[Any, Any]) -> None:
+def check(env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:
     """Make sure that an environment can be saved.
 
     Raises:
@@ -65,7 +66,8 @@ def check(env: gym.Env[Any, Any]) -> None:
             f"{env} cannot be saved in a checkpoint: give the environments that it is made of, in a list."
         )
     for layer in _layers(env):
-        if not (_is_stateful(layer) or isinstance(layer, (*_STATELESS, wrappers.TimeLimit)) or layer is env.unwrapped):
+        # By their very type: what is derived from one may keep something.
+        if not (_is_stateful(layer) or type(layer) in (*_STATELESS, wrappers.TimeLimit) or layer is env.unwrapped):
             raise ConfigError(
                 f"{type(layer).__name__} around {env.unwrapped} may keep something that a checkpoint does not know: "
                 "give it state_dict and load_state_dict, or leave it out."
@@ -108,15 +110,15 @@ def _state_of(layer: Any) -> dict[str, Any]:
         state = layer.state
         own = {"state": None if state is None else torch.tensor(np.asarray(state))}
         own |= {"beyond": getattr(layer, "steps_beyond_terminated", None)}
-    if not isinstance(layer, gym.Wrapper):
-        own = own | {"random": layer.np_random.bit_generator.state}
-    return own
+    return (
+        {"own": own} if isinstance(layer, gym.Wrapper) else {"own": own, "random": layer.np_random.bit_generator.state}
+    )
 
 
-def _restore(layer: Any, state: dict[str, Any]) -> None:
+def _restore(layer: Any, saved: dict[str, Any]) -> None:
+    state = saved["own"]
     if not isinstance(layer, gym.Wrapper):
-        layer.np_random.bit_generator.state = state["random"]
-        state = {name: value for name, value in state.items() if name != "random"}
+        layer.np_random.bit_generator.state = saved["random"]
     if _is_stateful(layer):
         layer.load_state_dict(state)
     elif isinstance(layer, wrappers.TimeLimit):

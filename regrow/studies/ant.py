@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from regrow.errors import ConfigError
 from regrow.experiments.arm import Arm
 from regrow.experiments.counterpart import ArticlePanel, Counterpart
 from regrow.experiments.reinforcement import PPOStudy
@@ -204,9 +205,19 @@ class SlipperyAntStudy(ConstantStudy, name="slippery-ant"):
     }
 
     def environment(self, problem: Mapping[str, Any], seed: int) -> "gym.Env[Any, Any]":
-        """Make the environment, with frictions drawn from the seed."""
-        from regrow.rl.slippery_ant import make
+        """Make the environment, with frictions drawn from the seed.
 
+        Raises:
+            ConfigError: another environment is asked for.
+        """
+        from regrow.rl.slippery_ant import ID, make
+
+        if problem["environment"] != ID:
+            raise ConfigError(
+                f"slippery-ant learns in {ID} alone, and not in {problem['environment']}: for a friction that changes "
+                f"elsewhere, regrow run changing-control --scale "
+                f"laptop+environment={problem['environment']}+change=friction+values=[0.02,2.0]."
+            )
         low, high = problem["friction"]
         period = problem["period"] // problem["environments"]  # of its own steps
         return make(problem["environment"], period=period, low=low, high=high, seed=seed)

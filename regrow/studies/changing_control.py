@@ -90,6 +90,8 @@ class ChangingControl(PPOStudy, name="changing-control"):
 
 
 def _cbp(rate: float, maturity: int) -> Arm:
-    """Continual backpropagation with some weight decay, as the article has it in reinforcement learning."""
+    """Continual backpropagation with some weight decay, as the article has it in reinforcement learning, but that Adam
+    forgets what it remembers of a new unit.
+    """
     method = ContinualBackprop(rate, maturity, budget="bernoulli", weight_sums="each_step")
     return Arm((method,), {"weight_decay": 1e-4})

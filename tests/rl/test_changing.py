@@ -1,5 +1,6 @@
 """What changes, when, and by how much; and that nothing else does."""
 
+import importlib.util
 import math
 import subprocess
 import sys
@@ -135,6 +136,36 @@ def test_signs_turn_observations_and_actions_and_nothing_is_lost():
     assert len(laws) > 40
 
 
+def test_friction_matters_where_it_can_be_changed_and_only_there():
+    """The same actions under little friction and much: what can be changed moves otherwise, what cannot moves alike."""
+    moved = {}
+    for name in ("Hopper-v5", "Ant-v5", "Swimmer-v5", "Reacher-v5", "InvertedPendulum-v5", "Pusher-v5"):
+        seen = []
+        for friction in (0.02, 2.0):
+            env = gym.make(name).unwrapped
+            env.model.geom_friction[:, 0] = friction
+            env.reset(seed=0)
+            env.action_space.seed(0)
+            seen.append(np.concatenate([env.step(env.action_space.sample())[0] for _ in range(100)]))
+        moved[name] = bool((seen[0] != seen[1]).any())
+    for name, matters in moved.items():
+        if matters:
+            ChangingPhysics(gym.make(name), period=1000)
+        else:
+            with pytest.raises(ConfigError, match="depends on friction"):
+                ChangingPhysics(gym.make(name), period=1000)
+    assert [name for name, matters in moved.items() if matters] == ["Hopper-v5", "Ant-v5"]
+
+
+@pytest.mark.parametrize("name", ["Pendulum-v1", "MountainCarContinuous-v0", "Hopper-v5"])
+def test_what_is_shown_with_other_signs_lies_in_the_space_that_is_named(name):
+    env = ChangingSigns(gym.make(name), 1000, seed=1)
+    observation, _ = env.reset(seed=0)
+    for _ in range(20):
+        assert env.observation_space.contains(observation)
+        observation = env.step(env.action_space.sample())[0]
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -147,6 +178,25 @@ def test_signs_turn_observations_and_actions_and_nothing_is_lost():
             lambda: ChangingPhysics(gym.make("CartPole-v1"), period=1000),
             "CartPole-v1 has no friction that could change, for it is no MuJoCo environment of Gymnasium",
         ),
+        (
+            lambda: ChangingPhysics(gym.make("InvertedPendulum-v5"), period=1000),
+            r"Nothing in <InvertedPendulumEnv<InvertedPendulum-v5>> depends on friction: change another quantity",
+        ),
+        (lambda: ChangingPhysics(gym.make("Pusher-v5"), period=1000), "Nothing in .*Pusher.* depends on friction"),
+        (lambda: ChangingPhysics(gym.make("Pusher-v5"), "gravity", period=1000), "Nothing in .* depends on gravity"),
+        (
+            lambda: ChangingSigns(gym.wrappers.TimeLimit(gym.make("Hopper-v5").unwrapped, 500), 400),
+            "A change every 400 steps comes more often than episodes end, which last up to 500 steps",
+        ),
+        (
+            lambda: ChangingSigns(gym.make("Hopper-v5").unwrapped, 0),
+            "A change every 0 steps cannot be: give a period of 1 or more",
+        ),
+        (
+            lambda: ChangingSigns(gym.wrappers.RescaleAction(gym.make("Hopper-v5"), -1, 2), 1000),
+            r"The actions of .*Hopper.* are Box\(-1.0, 2.0, \(3,\), float32\), and with other signs would not be",
+        ),
+        (lambda: make("nothere-v3"), "Gymnasium cannot make nothere-v3: Environment `nothere` doesn't exist"),
         (lambda: ChangingPhysics(gym.make("Ant-v5"), "colour"), "There is no quantity 'colour' to change"),
         (lambda: ChangingPhysics(gym.make("Ant-v5"), low=0.0), "friction between 0.0 and 2.0 cannot be: give 0 < low"),
         (lambda: ChangingPhysics(gym.make("Ant-v5"), low=3.0), "friction between 3.0 and 2.0 cannot be: give 0 < low"),
@@ -163,6 +213,7 @@ def test_without_mujoco_the_extra_is_named(monkeypatch):
         raise gym.error.DependencyNotInstalled("MuJoCo is not installed")
 
     monkeypatch.setattr(gym, "make", missing)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         DependencyError, match=r"Ant-v5 needs MuJoCo, which is not installed .*pip install 'regrow\[rl\]'"
     ):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import regrow
-from regrow.errors import ConfigError, DataError
+from regrow.errors import ConfigError, DataError, StateError
 from regrow.experiments.checkpoint import decode, encode
 from regrow.rl.ppo import PPO, Agent, Episode, PPOSettings
 from tests.rl.tiny import ConstantReward, DelayedReward, OneForEver, SignOfObservation, Tiny
@@ -168,6 +168,16 @@ def test_threads_change_no_bit(actions):
     assert found[0] == found[1] == found[2]
 
 
+def test_no_environment_draws_what_another_does():
+    """Nor what one of a run with the next seed does."""
+    first = [
+        tuple(row)
+        for seed in range(3)
+        for row in make(*(gym.make("Hopper-v5") for _ in range(4)), seed=seed)[0]._observations
+    ]
+    assert len(set(first)) == 12
+
+
 def test_threads_step_environments_at_once():
     both = threading.Barrier(2, timeout=30)
 
@@ -232,6 +242,18 @@ def test_other_settings_and_environments_are_refused():
         PPOSettings(truncation="end")
     with pytest.raises(ConfigError, match="PPOSettings.epochs must be at least 1, but is 0"):
         PPOSettings(epochs=0)
+    with pytest.raises(ConfigError, match="PPOSettings.clip must be above 0, but is -1"):
+        PPOSettings(clip=-1)
+    with pytest.raises(ConfigError, match="An environment is in the list more than once: make one for each place"):
+        make(*[Tiny()] * 2)
+    vector = gym.make_vec("Hopper-v5", 2)
+    for environments in (vector, [vector]):
+        with pytest.raises(ConfigError, match="cannot be saved in a checkpoint: give the environments that it is made"):
+            agent = Agent(11, 3)
+            PPO(environments, agent, torch.optim.Adam(agent.parameters()))
+    one, two = make(Tiny())[0], make(Tiny(), Tiny())[0]
+    with pytest.raises(StateError, match="2 environments were saved, and there are 1: make as many"):
+        one.load_state_dict(two.state_dict())
     with pytest.raises(ConfigError, match="A buffer of 128 steps cannot be filled by 3 environments alike"):
         make(Tiny(), Tiny(), Tiny())
     for threads in (0, 3):

@@ -1,6 +1,12 @@
 """PPO as a study: the article's numbers, what a row holds, and a kill at any moment."""
 
 import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +19,8 @@ from regrow.experiments.run import run
 from regrow.experiments.store import RunFolder
 from regrow.experiments.study import methods_of, study_named
 from regrow.report.published import published_curves
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +84,9 @@ def test_a_row_says_how_it_went(study, tmp_path):
     assert rows[0]["return"] != rows[1]["return"]
 
 
-@pytest.mark.parametrize(
-    ("method", "scale"), [("cbp", "smoke+tasks=5"), ("redo", "smoke"), ("shrink-and-perturb", "smoke")]
-)
-def test_a_run_that_is_killed_anywhere_ends_with_the_same_bytes(method, scale, tmp_path, monkeypatch):
-    """The first goes through 10,000 steps and several frictions."""
-    whole, cut = one(tmp_path / "whole", method, scale=scale), one(tmp_path / "cut", method, scale=scale)
+@pytest.mark.parametrize("method", ["cbp", "redo", "shrink-and-perturb"])
+def test_a_run_that_is_killed_anywhere_ends_with_the_same_bytes(method, tmp_path, monkeypatch):
+    whole, cut = one(tmp_path / "whole", method), one(tmp_path / "cut", method)
     run(whole)
     monkeypatch.setattr(run_module, "_checkpoint_due", lambda *_: True)
     original, saves = RunFolder.save, []
@@ -100,6 +105,39 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_bytes(method, scale, t
     assert len(saves) > 10
     for name in ("curve.parquet", "checkpoint.safetensors"):
         assert (cut.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+_A_RUN = """
+import sys
+from pathlib import Path
+import regrow.studies
+from regrow.experiments import run
+from regrow.experiments.store import RunFolder
+run._checkpoint_due = lambda *_: True
+run.run(RunFolder(Path(sys.argv[1])))
+"""
+
+
+def test_a_process_that_is_killed_and_another_that_goes_on_end_with_the_same_bytes(tmp_path):
+    """Same seed, same bytes, for 10,000 steps and several frictions: here, and in a process that the system kills, with
+    another that goes on."""
+    here, killed = (one(tmp_path / name, "cbp", scale="smoke+tasks=5") for name in ("here", "killed"))
+    assert run(here)
+
+    def start():
+        command = [sys.executable, "-P", "-c", _A_RUN, str(killed.path)]
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+    process = start()
+    while killed.length() < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert killed.path.joinpath("checkpoint.safetensors").exists() and not killed.is_done()
+    assert start().wait() == 0
+    for name in ("curve.parquet", "checkpoint.safetensors"):
+        assert (here.path / name).read_bytes() == (killed.path / name).read_bytes()
 
 
 def test_methods_differ_and_seeds_differ_and_the_first_actions_are_the_same(tmp_path):
@@ -121,7 +159,7 @@ def test_methods_differ_and_seeds_differ_and_the_first_actions_are_the_same(tmp_
 
 
 def test_environments_side_by_side_have_the_same_frictions_at_the_same_time():
-    (spec,) = study_named("slippery-ant").specs("smoke+environments=4+period=4000", range(1), ["cbp"])
+    (spec,) = study_named("slippery-ant").specs("smoke+environments=4+period=4000+bin=8000", range(1), ["cbp"])
     course = study_named("slippery-ant").course(spec)
     physics = [environment.get_wrapper_attr("value") for environment in course._ppo._environments]
     periods = [environment.get_wrapper_attr("period") for environment in course._ppo._environments]
@@ -149,11 +187,26 @@ def test_figures_name_arms_and_published_curves_that_are_there():
     assert (last["x"], last["value"]) == (50, 4900)  # million steps
 
 
-def test_a_task_that_is_too_short_is_told(tmp_path):
-    (spec,) = study_named("slippery-ant").specs("smoke+bin=1500", range(1), ["cbp"])
-    message = "A task of 1500 steps is too short for an update of 256 and episodes of up to 1000 steps: give bin=2000"
-    with pytest.raises(ConfigError, match=message):
-        study_named("slippery-ant").course(spec)
+def test_what_cannot_be_run_is_told():
+    for scale, message in (
+        (
+            "bin=1500",
+            "A task of 1500 steps is too short for an update of 256 and episodes of up to 1000 steps: give bin=2000",
+        ),
+        ("environments=4+period=4000", "of up to 1000 steps in each of 4 environments: give bin=8000 or more"),
+        (
+            "environments=0",
+            "A run needs one environment or more, and networks of two hidden layers or more, and not env",
+        ),
+        ("widths=[16]", r"two hidden layers or more, and not environments=1, widths=\[16\]"),
+        ("environment=Hopper-v5", "slippery-ant learns in regrow/SlipperyAnt-v0 alone, and not in Hopper-v5: for a"),
+    ):
+        (spec,) = study_named("slippery-ant").specs(f"smoke+{scale}", range(1), ["cbp"])
+        with pytest.raises(ConfigError, match=message):
+            study_named("slippery-ant").course(spec)
+    (spec,) = study_named("ant").specs("smoke+environment=CartPole-v1", range(1), ["cbp"])
+    with pytest.raises(ConfigError, match=r"The actions of .*CartPole.* are Discrete\(2\), and must be vectors"):
+        study_named("ant").course(spec)
 
 
 def test_without_the_extra_it_is_named(monkeypatch):
