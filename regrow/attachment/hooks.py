@@ -169,6 +169,7 @@ class StepHooks:
         self._again = again
         self._after = after
         self._outer: FrameType | None = None
+        self._skips: bool | None = None  # whether this step is skipped, once it is known
         self.handles = [
             optimizer.register_step_pre_hook(self._on_start),
             optimizer.register_step_post_hook(self._on_end),
@@ -178,12 +179,13 @@ class StepHooks:
         caller = sys._getframe(1)
         if self._outer is not None and _is_running(self._outer, caller):
             return None
-        self._outer = caller
+        self._outer, self._skips = caller, None
         if len(args) > 1 and callable(args[1]):  # the first is the optimizer
             return (args[0], self._followed(args[1], optimizer), *args[2:]), kwargs
         if callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._followed(kwargs["closure"], optimizer)}
-        if not _is_skipped(optimizer):
+        self._skips = _is_skipped(optimizer)
+        if not self._skips:
             as_written(self._before)()
         return None
 
@@ -204,7 +206,8 @@ class StepHooks:
         if sys._getframe(1) is not self._outer:
             return
         self._outer = None
-        if not _is_skipped(optimizer):
+        # Asked once in a step, for the answer waits for the device.
+        if not (_is_skipped(optimizer) if self._skips is None else self._skips):
             as_written(self._after)()
 
 

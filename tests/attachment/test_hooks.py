@@ -335,3 +335,23 @@ def test_finding_units_is_not_the_first_forward() -> None:
     assert plastic.graph is None
     train(model, optimizer, 30)
     assert plastic.graph is not None and plastic.events
+
+
+def test_whether_a_step_is_skipped_is_asked_once_since_that_waits_for_the_device() -> None:
+    class Answer(torch.Tensor):
+        asked = 0
+
+        def item(self) -> float:
+            Answer.asked += 1
+            return super().item()
+
+    model, optimizer, plastic = _attached(
+        make=lambda ps: torch.optim.SGD(ps, lr=0.05, fused=True), method=[METHOD, regrow.L2(1e-3)]
+    )
+    for skips in (0.0, 1.0, 0.0):
+        optimizer.grad_scale = torch.tensor(1.0)
+        optimizer.found_inf = torch.tensor(skips).as_subclass(Answer)
+        before = Answer.asked
+        train(model, optimizer, 1)
+        assert Answer.asked == before + 1
+    assert plastic.metrics()["steps"] == 2
