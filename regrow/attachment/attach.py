@@ -87,8 +87,8 @@ def attach(
             DistributedDataParallel is noticed.
 
     Raises:
-        ConfigError: an unknown method, law or module name, no method at all, two that replace the same units, or a seed
-            that is no whole number ≥ 0.
+        ConfigError: an unknown method, law or module name, no method at all, two of one kind or that replace the same
+            units, or a seed that is no whole number ≥ 0.
         ModelError: the optimizer does not hold the model's parameters, or is one of several; the model has none that
             are trained, or has them in shards or quantised; it cannot take the example; or nothing can be replaced.
         StateError: a method of this kind is already attached to this model and optimizer; or the ranks of a
@@ -146,6 +146,10 @@ def _methods(method: Method | str | Sequence[Method | str]) -> list[Method]:
         if not isinstance(item, Method):
             hint = f"; did you mean {item.__name__}()?" if isinstance(item, type) and issubclass(item, Method) else "."
             raise ConfigError(f"attach() takes methods or their names, but got {item!r}{hint}")
+    for place, item in enumerate(methods):
+        for other in methods[:place]:
+            if type(item) is type(other):
+                raise ConfigError(f"attach() got {other} and {item}, two of one kind: give one of them.")
     return methods
 
 

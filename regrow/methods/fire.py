@@ -30,6 +30,7 @@ class FIRE(WeightMethod, name="fire"):
     """
 
     reference: ClassVar[str] = "Han et al., ICLR 2026"
+    cost: ClassVar[str] = "products of each matrix with itself, once"
     off: ClassVar[Mapping[str, Any]] = {"iterations": 0}
     needs_units: ClassVar[bool] = True
     takes_whole: ClassVar[bool] = True
@@ -44,7 +45,7 @@ class FIRE(WeightMethod, name="fire"):
     def check(self, weights: Sequence[Weight]) -> None:
         """Refuse tied weights: a matrix that is also a table would have its rows changed with it."""
         for weight in weights:
-            if weight.is_tied and weight.role == "table":
+            if weight.is_tied and (weight.role == "table" or weight.layer == 0):
                 raise ConfigError(
                     f"FIRE cannot take {weight.name}, which the model has in several places (tied weights): the table "
                     "would be made orthogonal with the output layer. Leave its module out (exclude=), or untie it."

@@ -287,6 +287,12 @@ def test_wrong_kinds_of_arguments() -> None:
     assert text == "include= takes names of modules and predicates on a UnitGroup, but got a Linear."
     assert "There is no initial law 3" in _error(lambda: _attached(example=batch(0)[0], init=3))
     assert "got an empty list of methods" in _error(lambda: regrow.attach(model, optimizer, []))
+    text = _error(lambda: regrow.attach(model, optimizer, [regrow.L2(1e-4), "cbp", regrow.L2(1e-3)]))
+    assert text == (
+        "attach() got L2(strength=0.0001, coupled=False) and L2(strength=0.001, coupled=False), two of one kind: give "
+        "one of them."
+    )
+    assert "two of one kind" in _error(lambda: regrow.attach(model, optimizer, ["full-reset", "full-reset"]))
     assert "takes methods or their names, but got 3" in _error(lambda: regrow.attach(model, optimizer, [3]))
     assert "needs a torch.nn.Module first, but got SGD" in _error(lambda: regrow.attach(optimizer, model, "cbp"))
     assert "needs a torch optimizer second, but got float" in _error(lambda: regrow.attach(model, 0.1, "cbp"))

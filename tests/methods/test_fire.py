@@ -49,6 +49,25 @@ def test_each_tap_of_a_convolution_is_a_matrix_and_norms_stay() -> None:
     assert_equal(model, w, 1e-5)
 
 
+class Words(nn.Module):
+    """An embedding of one's own, which torch does not know as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 4))
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.weight[words]
+
+
+def test_a_table_that_torch_does_not_know_as_one_is_refused_where_the_output_shares_it() -> None:
+    words, head = Words(), nn.Linear(4, 6, bias=False)
+    head.weight = words.weight
+    model = nn.Sequential(words, nn.Linear(4, 4), nn.ReLU(), head)
+    with pytest.raises(ConfigError, match="FIRE cannot take 0.weight, which the model has in several places"):
+        attached(FIRE(), model, example=torch.randint(6, (2, 5)))
+
+
 class Tied(nn.Module):
     def __init__(self, head_first: bool) -> None:
         super().__init__()
