@@ -172,12 +172,14 @@ def _list_methods() -> None:
     from regrow.methods import Method
     from regrow.methods.overview import overview
 
-    table = Table("method", "kind", "what it does", "needs", "works", "state", "reference", box=box.SIMPLE)
+    table = Table(
+        "method", "kind", "what it does", "needs", "edits", "works", "cost", "state", "reference", box=box.SIMPLE
+    )
     for _, kind in sorted(Method.registry.items()):
         found = overview(kind)
-        needs = ", ".join(found.needs) or "–"
-        name = Text(found.name, "bold")
-        table.add_row(name, found.kind, found.line, needs, found.works, found.state, found.reference)
+        needs, edits = (", ".join(facts) or "–" for facts in (found.needs, found.edits))
+        name, kind_of = Text(found.name, "bold"), found.kind
+        table.add_row(name, kind_of, found.line, needs, edits, found.works, found.cost, found.state, found.reference)
     console.print(table)
 
 

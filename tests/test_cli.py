@@ -253,12 +253,12 @@ def test_list_shows_studies_and_methods(here):
 def test_list_methods_says_what_each_needs(here):
     code, output, errors = here("list", "methods")
     assert (code, errors) == (0, "") and "permuted-digits" not in output
-    head = ("method", "kind", "what it does", "needs", "works", "state", "reference")
+    head = ("method", "kind", "what it does", "needs", "edits", "works", "cost", "state", "reference")
     assert re.search(r"\s+".join(head), output)
     rows = [
-        r"cbp +unit +Re-draws a tiny share .* +units, activations +at each step +per unit +Dohare et al., Nature 2024",
-        r"fire +task change +Makes every matrix .* +units, task changes +at task changes +none +Han et al., ICLR 2026",
-        r"l2-init +weight +Decays all parameters .* +optimizer +at each step +per weight +Kumar et al., CoLLAs 2025",
+        r"cbp +unit +Re-draws .* +units, activations +units, optimizer state +at each step +each act.* +per unit",
+        r"fire +task change +Makes .* +units, task changes +weights +at task changes +products of each .* +none",
+        r"l2-init +weight +Decays all parameters .* +optimizer +gradients +at each step +each weight, .* +per weight",
     ]
     for row in rows:
         assert re.search(row, output), output

@@ -12,4 +12,5 @@ class Backprop(WeightMethod, name="backprop"):
     """Does nothing: training is bit for bit what it is without regrow."""
 
     reference: ClassVar[str] = "Rumelhart et al., Nature 1986"
+    cost: ClassVar[str] = "nothing"
     off: ClassVar[Mapping[str, Any]] = {}

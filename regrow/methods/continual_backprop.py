@@ -40,6 +40,7 @@ class ContinualBackprop(QuotaMethod, name="cbp"):
     """
 
     reference: ClassVar[str] = "Dohare et al., Nature 2024"
+    cost: ClassVar[str] = "each activation, once; sums of weights when a unit is due"
     off: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.02, "maturity_threshold": 4}
 

@@ -29,6 +29,7 @@ class ContinuousContinualBackprop(PeriodicMethod, name="ccbp"):
     """
 
     reference: ClassVar[str] = "McCutcheon et al., RLC workshop 2026"
+    cost: ClassVar[str] = "gradients and weights of all units"
     off: ClassVar[Mapping[str, Any]] = {"rate": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"period": 4}
 
@@ -51,6 +52,11 @@ class ContinuousContinualBackprop(PeriodicMethod, name="ccbp"):
     def needs(self) -> Statistic:
         """Mean |∂L/∂w_in|."""
         return "incoming_gradient"
+
+    @property
+    def keeps_moments(self) -> bool:
+        """Yes, for units go a part of the way only."""
+        return True
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """The running mean."""

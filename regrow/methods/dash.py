@@ -30,6 +30,7 @@ class DASH(WeightMethod, name="dash"):
     """
 
     reference: ClassVar[str] = "Shin et al., NeurIPS 2024"
+    cost: ClassVar[str] = "gradients of the new data, once"
     off: ClassVar[Mapping[str, Any]] = {"least": 1.0}
     reads_gradients: ClassVar[bool] = True
     takes_whole: ClassVar[bool] = True

@@ -26,6 +26,7 @@ class HareAndTortoise(WeightMethod, name="hare-and-tortoise"):
     """
 
     reference: ClassVar[str] = "Lee et al., ICML 2024"
+    cost: ClassVar[str] = "each weight and its slow copy"
     off: ClassVar[Mapping[str, Any]] = {"period": 0}
     brisk: ClassVar[Mapping[str, Any]] = {"period": 5, "momentum": 0.9}
     evaluated: ClassVar[str | None] = "slow"

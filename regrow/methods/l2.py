@@ -25,6 +25,7 @@ class L2(WeightMethod, name="l2"):
     """
 
     reference: ClassVar[str] = "Loshchilov & Hutter, ICLR 2019"
+    cost: ClassVar[str] = "each weight, once"
     off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
 
     strength: float = 1e-4

@@ -30,6 +30,7 @@ class L2ER(WeightMethod, name="l2-er"):
     """
 
     reference: ClassVar[str] = "Prakash et al., ICML 2026"
+    cost: ClassVar[str] = "each weight, once; a decomposition of features at an act"
     off: ClassVar[Mapping[str, Any]] = {"strength": 0.0, "rank_rate": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"period": 5, "examples": 16}
     needs_units: ClassVar[bool] = True

@@ -27,6 +27,7 @@ class L2Init(WeightMethod, name="l2-init"):
     """
 
     reference: ClassVar[str] = "Kumar et al., CoLLAs 2025"
+    cost: ClassVar[str] = "each weight, its gradient and what it was"
     off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
 
     strength: float = 1e-3

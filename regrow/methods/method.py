@@ -19,12 +19,14 @@ class Method:
     Attributes:
         name: under which `attach` and the command know it.
         reference: where it comes from: authors, year, place.
+        cost: what it does at each step, or when it acts, that takes time; `python -m benchmarks.overhead` measures it.
         off: settings with which training is, bit for bit, what it is without the method.
         brisk: settings with which a small network shows it at work within a few dozen steps, where its defaults do not.
     """
 
     name: ClassVar[str] = ""
     reference: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
     off: ClassVar[Mapping[str, Any]]
     brisk: ClassVar[Mapping[str, Any]] = {}
     registry: ClassVar[dict[str, type["Method"]]] = {}

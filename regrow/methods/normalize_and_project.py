@@ -26,6 +26,7 @@ class NormalizeAndProject(WeightMethod, name="nap"):
     """
 
     reference: ClassVar[str] = "Lyle et al., NeurIPS 2024"
+    cost: ClassVar[str] = "each weight, twice"
     off: ClassVar[Mapping[str, Any]] = {"period": 0}
     needs_units: ClassVar[bool] = True
     takes_whole: ClassVar[bool] = True

@@ -19,8 +19,9 @@ class Overview:
         line: what it does.
         reference: where it comes from.
         needs: what it must be able to see or be told.
-        works: when it has something to do, which is what it costs: "at each step", "at every 1000th step", "at task
-            changes", "never". What that takes in time, `python -m benchmarks.overhead` measures.
+        edits: what it changes: "units", "weights", "gradients", "optimizer state".
+        works: when it has something to do: "at each step", "at every 1000th step", "at task changes", "never".
+        cost: what it then does that takes time. How much, `python -m benchmarks.overhead` measures.
         state: how much it remembers: "none", "per layer", "per unit" or "per weight".
     """
 
@@ -29,7 +30,9 @@ class Overview:
     line: str
     reference: str
     needs: tuple[str, ...]
+    edits: tuple[str, ...]
     works: str
+    cost: str
     state: str
 
 
@@ -40,7 +43,8 @@ def overview(kind: type[Method]) -> Overview:
     if isinstance(method, UnitMethod):
         reads = () if method.needs is None else ("activations" if method.reads_activations else "gradients",)
         works = _every(1 if method.reads_every_step and method.needs else getattr(method, "period", 1))
-        return Overview(kind.name, "unit", line, kind.reference, ("units", *reads), works, "per unit")
+        edits = ("units",) if method.keeps_moments else ("units", "optimizer state")
+        return Overview(kind.name, "unit", line, kind.reference, ("units", *reads), edits, works, kind.cost, "per unit")
     assert isinstance(method, WeightMethod)
     only_at_changes = method.acts_at_task_changes and not method.acts_at_steps
     facts = {
@@ -55,7 +59,16 @@ def overview(kind: type[Method]) -> Overview:
     times = [_every(period)] if method.acts_at_steps and period else []
     works = " and ".join([*times, *(["at task changes"] if method.acts_at_task_changes else [])]) or "never"
     kind_of = "task change" if only_at_changes else "weight"
-    return Overview(kind.name, kind_of, line, kind.reference, needs, works, _state(method))
+    return Overview(kind.name, kind_of, line, kind.reference, needs, _edits(method), works, kind.cost, _state(method))
+
+
+def _edits(method: WeightMethod) -> tuple[str, ...]:
+    facts = {
+        "weights": (method.acts_at_steps and not method.edits_gradients) or method.acts_at_task_changes,
+        "gradients": method.edits_gradients,
+        "optimizer state": method.forgets,
+    }
+    return tuple(fact for fact, holds in facts.items() if holds)
 
 
 def _every(period: int) -> str:

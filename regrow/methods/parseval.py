@@ -28,6 +28,7 @@ class ParsevalPenalty(WeightMethod, name="parseval"):
     """
 
     reference: ClassVar[str] = "Chung et al., NeurIPS 2024"
+    cost: ClassVar[str] = "a product of each matrix with itself"
     off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
     needs_units: ClassVar[bool] = True
     takes_whole: ClassVar[bool] = True

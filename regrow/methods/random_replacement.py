@@ -18,6 +18,7 @@ class RandomReplacement(QuotaMethod, name="random-replacement"):
     """
 
     reference: ClassVar[str] = "control; Dohare et al., Nature 2024"
+    cost: ClassVar[str] = "next to nothing"
     off: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.02, "maturity_threshold": 4}
 

@@ -29,6 +29,7 @@ class ReDo(ThresholdMethod, name="redo"):
     """
 
     reference: ClassVar[str] = "Sokar et al., ICML 2023"
+    cost: ClassVar[str] = "nothing between acts; then each activation, once"
     off: ClassVar[Mapping[str, Any]] = {"largest_share": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"period": 4, "threshold": 0.5, "largest_share": 0.2}
 

@@ -25,6 +25,7 @@ class ReGraMa(ThresholdMethod, name="regrama"):
     """
 
     reference: ClassVar[str] = "Liu et al., NeurIPS 2025"
+    cost: ClassVar[str] = "nothing between acts; then each gradient, once"
     off: ClassVar[Mapping[str, Any]] = {"largest_share": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"period": 4, "threshold": 0.5, "largest_share": 0.2}
 

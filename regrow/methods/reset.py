@@ -34,6 +34,8 @@ class HardReset(WeightMethod, name="hard-reset"):
     """
 
     reference: ClassVar[str] = "Nikishin et al., ICML 2022"
+    cost: ClassVar[str] = "a draw of the last layers, once"
+    forgets: ClassVar[bool] = True
     off: ClassVar[Mapping[str, Any]] = {"layers": 0}
     brisk: ClassVar[Mapping[str, Any]] = {"period": 7}
     needs_units: ClassVar[bool] = True
@@ -80,6 +82,8 @@ class FullReset(WeightMethod, name="full-reset"):
     """
 
     reference: ClassVar[str] = "a fresh network for each task"
+    cost: ClassVar[str] = "a draw of all weights, once"
+    forgets: ClassVar[bool] = True
     off: ClassVar[Mapping[str, Any]] = {"strength": 0}
     draws: ClassVar[bool] = True
     edits_buffers: ClassVar[bool] = True

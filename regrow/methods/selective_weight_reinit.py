@@ -31,6 +31,7 @@ class SelectiveWeightReinit(WeightMethod, name="swr"):
     """
 
     reference: ClassVar[str] = "Hernandez-Garcia et al., CoLLAs 2025"
+    cost: ClassVar[str] = "nothing between acts; then weights are sorted"
     off: ClassVar[Mapping[str, Any]] = {"share": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"share": 0.02, "period": 4}
     draws: ClassVar[bool] = True

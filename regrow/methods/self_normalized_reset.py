@@ -42,6 +42,7 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
     """
 
     reference: ClassVar[str] = "Farias & Jozefiak, ICLR 2025"
+    cost: ClassVar[str] = "each activation, once"
     off: ClassVar[Mapping[str, Any]] = {"rejection_share": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"period": 3, "largest_gap": 2, "update_period": 6, "resolution": 1}
     over_ranks: ClassVar[dict[str, OverRanks]] = {

@@ -29,6 +29,7 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
     """
 
     reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020; Dohare et al., Nature 2024"
+    cost: ClassVar[str] = "a random number for each weight"
     off: ClassVar[Mapping[str, Any]] = {"weight_decay": 0.0, "noise_std": 0.0}
 
     weight_decay: float = 1e-4
@@ -66,6 +67,7 @@ class ShrinkAndPerturbAtTaskChange(WeightMethod, name="shrink-and-perturb-at-tas
     """
 
     reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020"
+    cost: ClassVar[str] = "a random number for each weight, once"
     off: ClassVar[Mapping[str, Any]] = {"shrink": 1.0, "noise_std": 0.0}
     draws: ClassVar[bool] = True
 

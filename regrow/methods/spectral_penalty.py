@@ -31,6 +31,7 @@ class SpectralPenalty(WeightMethod, name="spectral-penalty"):
     """
 
     reference: ClassVar[str] = "Lewandowski et al., ICLR 2025"
+    cost: ClassVar[str] = "products of each matrix with vectors; each gradient, once"
     off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
     takes_whole: ClassVar[bool] = True
 

@@ -35,6 +35,7 @@ class UtilityPerturbation(WeightMethod, name="upgd"):
     """
 
     reference: ClassVar[str] = "Elsayed & Mahmood, ICLR 2024"
+    cost: ClassVar[str] = "a random number and a running mean for each weight"
     off: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
     reads_gradients: ClassVar[bool] = True
 

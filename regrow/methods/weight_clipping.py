@@ -25,6 +25,7 @@ class WeightClipping(WeightMethod, name="weight-clipping"):
     """
 
     reference: ClassVar[str] = "Elsayed et al., RLC 2024"
+    cost: ClassVar[str] = "each weight, once"
     off: ClassVar[Mapping[str, Any]] = {"bound": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"bound": 0.5}
     needs_units: ClassVar[bool] = True

@@ -90,6 +90,7 @@ class WeightMethod(Method):
         needs_units: it asks which layer is the output, or how far a layer is from it.
         draws: it asks for new weights.
         reads_gradients: its rule looks at gradients, and does not only add to them.
+        forgets: it makes the optimizer forget what it remembers of some parameters.
         edits_buffers: it asks for buffers.
         takes_whole: its rule is about a matrix as such, and makes no sense for the factors of a computed one.
         evaluated: entry of each weight's state with which the network is to be evaluated, see
@@ -99,6 +100,7 @@ class WeightMethod(Method):
     needs_units: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     reads_gradients: ClassVar[bool] = False
+    forgets: ClassVar[bool] = False
     edits_buffers: ClassVar[bool] = False
     takes_whole: ClassVar[bool] = False
     evaluated: ClassVar[str | None] = None
