@@ -24,7 +24,8 @@ class ParsevalPenalty(WeightMethod, name="parseval"):
 
     Args:
         strength: λ ≥ 0. Published 1e-3 (MetaWorld) and 1e-4, times (64/width)²; 1e-3 to 1e-5 in vision.
-        scale: s: the published code has the square of the initial gain (2 for ReLU), many retellings 1.
+        scale: s: the published code has the square of the initial gain (2 for ReLU), many retellings 1. The code's is
+            the default, since with it a hidden layer of ReLU passes on as much as it gets.
     """
 
     reference: ClassVar[str] = "Chung et al., NeurIPS 2024"

@@ -17,10 +17,11 @@ class ReDo(ThresholdMethod, name="redo"):
     $s_i = \overline{|h_i|}\,/\,(\frac1n\sum_j\overline{|h_j|} + 10^{-9})$ over the batch of that step (a channel: over
     its places too); units with $s_i \le \tau$ are re-drawn, with outgoing weights 0 and the optimizer's state of
     both sides cleared, as in the authors' code (google/dopamine, labs/redo). There the statistics come from a batch of
-    256 of their own, and new weights from one law for all layers; here from the training batch, and each layer's own
-    law.
+    256 of their own, and new weights from one law for all layers; here from the training batch, which takes no forward
+    more, and each layer's own law, so that a new unit is like those that the layer began with.
 
-    The `period` of 1000 steps is that of the paper (unverified); the code's default is 200,000.
+    The `period` of 1000 steps is that of the paper (unverified); the code's default is 200,000, which many a run never
+    reaches.
 
     Args:
         threshold: τ ≥ 0. Published .1; .025 for the default replay ratio (second-hand); the code's default is 0.

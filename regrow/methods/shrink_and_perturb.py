@@ -19,7 +19,8 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
 
     $\theta \leftarrow (1 - \alpha\lambda)\,\theta + \sigma\varepsilon$ after each step of size $\alpha$: the form of
     the article (Dohare et al. 2024), after Ash & Adams 2020, who did it once per task. The article calls its
-    hyperparameter the variance of the noise; its code uses it as the standard deviation, and so does this.
+    hyperparameter the variance of the noise; its code uses it as the standard deviation, and so does this, since the
+    published figures were made with that (docs/differences.md, D14).
 
     Args:
         weight_decay: λ ≥ 0, scaled by the optimizer's step size.

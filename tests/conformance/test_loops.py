@@ -318,7 +318,12 @@ def test_an_optimizer_that_raises_makes_no_step(method: str) -> None:
     assert [(event.step, event.group) for event in run.plastic.events] == [
         (event.step, event.group) for event in undisturbed.plastic.events
     ]
-    if not edits_gradients(brisk(method)):
+    kind = brisk(method)
+    if not isinstance(kind, WeightMethod) or type(kind).before_step is WeightMethod.before_step:
+        assert same(run.state, undisturbed.state)
+        return
+    # What acts before the step has acted, whatever became of that: weights are decayed once more, or a mean moved on.
+    if not edits_gradients(kind):
         for name, value in undisturbed.state.items():
             torch.testing.assert_close(run.state[name], value, atol=1e-3, rtol=1e-3, msg=name)
 
