@@ -43,6 +43,7 @@ class ContinualBackprop(QuotaMethod, name="cbp"):
     cost: ClassVar[str] = "each activation, once; sums of weights when a unit is due"
     off: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.02, "maturity_threshold": 4}
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"cbp-first-order": {"utility_rule": "first_order"}}
 
     decay_rate: float = 0.99
     utility_rule: Literal["contribution", "adaptable_contribution", "first_order"] = "contribution"

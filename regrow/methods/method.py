@@ -22,6 +22,7 @@ class Method:
         cost: what it does at each step, or when it acts, that takes time; `python -m benchmarks.overhead` measures it.
         off: settings with which training is, bit for bit, what it is without the method.
         brisk: settings with which a small network shows it at work within a few dozen steps, where its defaults do not.
+        variants: settings, by a name for them, that make another method of it. Each is tested as a method is.
     """
 
     name: ClassVar[str] = ""
@@ -29,6 +30,7 @@ class Method:
     cost: ClassVar[str] = ""
     off: ClassVar[Mapping[str, Any]]
     brisk: ClassVar[Mapping[str, Any]] = {}
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     registry: ClassVar[dict[str, type["Method"]]] = {}
 
     def __init_subclass__(cls, name: str = "", **keywords: Any) -> None:

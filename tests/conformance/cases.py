@@ -1,6 +1,6 @@
 """Every method, on networks and with optimizers as people train with: what all tests of the suite are run on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,19 +126,29 @@ OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "adafactor": lambda parameters: Adafactor(parameters, lr=0.01, scale_parameter=False, relative_step=False),
 }
 
-METHODS = sorted(Method.registry)
+_KINDS: dict[str, tuple[type[Method], Mapping[str, Any]]] = {
+    **{name: (kind, {}) for name, kind in sorted(Method.registry.items())},
+    # Last, so that with a new variant no other case gets another optimizer.
+    **{name: (kind, extra) for kind in Method.registry.values() for name, extra in sorted(kind.variants.items())},
+}
+METHODS = [*_KINDS]
+
+
+def brisk_settings(name: str) -> dict[str, Any]:
+    """Settings under which a method acts within few steps."""
+    kind, extra = _KINDS[name]
+    return {**kind.brisk, **extra}
 
 
 def brisk(name: str) -> Method:
     """A method with settings under which it acts within few steps."""
-    kind = Method.registry[name]
-    return kind(**kind.brisk)
+    return _KINDS[name][0](**brisk_settings(name))
 
 
 def off(name: str) -> Method:
     """A method with settings under which it does nothing."""
-    kind = Method.registry[name]
-    return kind(**kind.off)
+    kind, extra = _KINDS[name]
+    return kind(**{**extra, **kind.off})
 
 
 def acts_at_task_changes_only(method: Method) -> bool:

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 
 import regrow
-from regrow.methods import Method, WeightMethod
+from regrow.methods import Method, UnitMethod, WeightMethod
 from tests.conformance.cases import SIZE, Problem, Run
 
 Make = Callable[[Any], Optimizer]
@@ -23,6 +23,11 @@ def momentum(parameters: Any) -> SGD:
 def edits_gradients(method: Method) -> bool:
     """Whether it is one of the weight methods that do."""
     return isinstance(method, WeightMethod) and method.edits_gradients
+
+
+def reads_gradients(method: Method) -> bool:
+    """Whether it ranks units by gradients."""
+    return isinstance(method, UnitMethod) and method.needs in ("first_order", "incoming_gradient")
 
 
 def begin(kind: Problem, make: Make, method: Method | None, before: Callable[[Run], None] = lambda run: None) -> Run:

@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer
 
 import regrow
 from regrow.errors import ConfigError
-from regrow.methods import Method, PeriodicMethod, WeightMethod
+from regrow.methods import PeriodicMethod, WeightMethod
 from regrow.methods.weight_method import Moment
 from tests.conformance.cases import (
     OPTIMIZERS,
@@ -25,7 +25,16 @@ from tests.conformance.cases import (
     same,
     start,
 )  # fmt: skip
-from tests.conformance.loops import Make, backward, begin, edits_gradients, momentum, settled, train
+from tests.conformance.loops import (
+    Make,
+    backward,
+    begin,
+    edits_gradients,
+    momentum,
+    reads_gradients,
+    settled,
+    train,
+)  # fmt: skip
 
 
 @every_case()
@@ -232,22 +241,23 @@ def _check_scaled(method: str, problem: str, make: Make, clip: bool) -> None:
     assert same(scaled.state, bare.state)
 
 
-def reads_gradients(method: Method) -> bool:
-    return replaces(method) and method.needs in ("first_order", "incoming_gradient")
-
-
 @every_method(reads_gradients)
 def test_gradients_are_read_as_clipped(method: str) -> None:
-    readings = []
-    for largest in (float("inf"), 0.001):
+    """What is remembered is what would be of a loss that is smaller by as much."""
+    largest, norm, remembered = 0.001, 1.0, []
+    for clip in (True, False):
         run = begin(PROBLEMS["mlp"], lambda parameters: SGD(parameters, lr=0.0), brisk(method))
-        for _ in range(4):
-            backward(run)
-            norm = clip_grad_norm_(run.model.parameters(), largest)
+        for _ in range(4):  # of one batch, so that the norm is the same at each
+            backward(run, factor=1.0 if clip else largest / norm)
+            if clip:
+                norm = float(clip_grad_norm_(run.model.parameters(), largest))
             run.optimizer.step()
-        entries = [run.plastic.state_of(group)["gradient"] for group in run.plastic.groups]
-        readings.append(torch.cat(entries) / min(1.0, largest / float(norm)))
-    torch.testing.assert_close(readings[0], readings[1], rtol=1e-3, atol=0)
+        remembered.append({group.name: run.plastic.state_of(group) for group in run.plastic.groups})
+    assert norm > 10 * largest
+    torch.testing.assert_close(*remembered, rtol=1e-3, atol=0)
+    assert any(
+        bool(value.any()) for state in remembered[0].values() for value in state.values() if value.is_floating_point()
+    )
 
 
 @every_method(edits_gradients)

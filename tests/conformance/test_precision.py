@@ -10,7 +10,7 @@ from torch import Tensor
 import regrow
 from regrow.methods import Method, QuotaMethod
 from tests.conformance.cases import OPTIMIZERS, PROBLEMS, Run, brisk, every_case, every_method, replaces, start
-from tests.conformance.loops import begin, momentum
+from tests.conformance.loops import begin, momentum, reads_gradients
 
 BELOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -52,7 +52,15 @@ def test_autocast(method: str, problem: str, optimizer: str) -> None:
     at_first = floats(run.plastic)
     step = Autocast(torch.bfloat16)
     step(run)
-    plain.train(1)
+    if reads_gradients(brisk(method)):
+        # They are in float32, but made of rounded activations: where two places under a max-pool change
+        # their order by that, the gradient of a layer is another one by a third. So both runs get the same gradients.
+        for mine, others in zip(plain.model.parameters(), run.model.parameters(), strict=True):
+            mine.grad = others.grad.clone()
+        plain.optimizer.step()
+        plain.steps += 1
+    else:
+        plain.train(1)
     for group in run.plastic.groups:
         for name, value in run.plastic.state_of(group).items():
             expected = plain.plastic.state_of(group)[name].float()

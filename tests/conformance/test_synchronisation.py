@@ -4,6 +4,7 @@ There need be no accelerator: `remote` stands in for one. `test_cuda` asks torch
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -118,7 +119,7 @@ def test_several_forwards_and_taps_that_none_reaches(method: str) -> None:
 
 @every_method(lambda method: isinstance(method, QuotaMethod))
 def test_a_drawn_budget_is_drawn_on_the_host(method: str) -> None:
-    kind = type(brisk(method))(0.02, 4, budget="bernoulli")
+    kind = replace(brisk(method), budget="bernoulli")
     run = _on_device("mlp", "sgd", kind)
     replaced = 0
     for watch in _steps(run, 30):

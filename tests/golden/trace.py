@@ -12,8 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import regrow
-from regrow.methods import Method
-from tests.conformance.cases import OPTIMIZERS, PROBLEMS, Run, brisk
+from tests.conformance.cases import OPTIMIZERS, PROBLEMS, Run, brisk, brisk_settings
 
 STEPS = 30  # with task changes after 10 and 20
 
@@ -57,7 +56,7 @@ def trace_of(name: str) -> dict[str, Any]:
         Run(PROBLEM, model, optimizer, plastic).train(STEPS)
     state = {key: value for key, value in plastic.state_dict().items() if not key.endswith(("identity", "inputs"))}
     return {
-        "settings": dict(Method.registry[name].brisk),
+        "settings": brisk_settings(name),
         "tolerance": 1e-5 if precision.single else 1e-10,
         "events": [[event.step, event.group, event.unit, event.share] for event in plastic.events],
         "parameters": {key: _summary(value) for key, value in model.state_dict().items()},
