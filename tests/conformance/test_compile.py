@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import regrow
 from regrow.methods import Method, UnitMethod, WeightMethod
 from tests.conformance.cases import METHODS, OPTIMIZERS, PROBLEMS, Problem, Run, brisk, every_method, same, start
+from tests.conformance.loops import begin
 
 # Of torch's compiler itself.
 pytestmark = [
@@ -30,17 +31,25 @@ class Compiler:
 
     Attributes:
         graphs: so many have been compiled; each time anew counts.
+        layers: of each graph in the order in which they were run, how many linear layers it has.
     """
 
     def __init__(self, **settings: Any) -> None:
         torch.compiler.reset()
         counters.clear()
         self.graphs = 0
+        self.layers: list[int] = []
         self._settings = settings
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         self.graphs += 1
-        return graph.forward
+        layers = sum(node.target is torch._C._nn.linear for node in graph.graph.nodes)
+
+        def run(*args: Any) -> Any:
+            self.layers.append(layers)
+            return graph.forward(*args)
+
+        return run
 
     @property
     def breaks(self) -> int:
@@ -107,8 +116,10 @@ def test_the_same_replacements_and_weights(method: str, moment: str, in_place: b
     assert compiler.graphs == graphs == _graphs(brisk(method))  # none at later steps
     assert run.plastic.events == expected.plastic.events
     assert same(model.state_dict(), expected.state)
-    # A break of L2-ER comes before the network, of which it cuts nothing.
-    assert (compiler.breaks > 0) == _keeps_inputs(brisk(method))
+    # L2-ER has one break, which counts in each of three calls within one another. It comes before the network, which
+    # stays whole.
+    assert compiler.breaks == (3 if _keeps_inputs(brisk(method)) else 0)
+    assert set(compiler.layers) == {6}
 
     for each in (run, expected):
         each.plastic.detach()
@@ -146,10 +157,33 @@ def test_accumulation_is_not_compiled_anew_for_every_forward(method: str | Metho
             run.optimizer.step()
         runs.append(run)
     assert runs[0].plastic.events == runs[1].plastic.events != []
-    if method is ADAPTABLE:  # keeps activations: the graph breaks at each of four taps
-        assert 1 < compiler.graphs <= 9 and compiler.breaks
+    if method is ADAPTABLE:  # keeps activations: compiled is what reads each of four taps, in three parts, and no layer
+        assert (compiler.graphs, compiler.breaks) == (5, 8)
+        assert compiler.layers[-12:] == [0] * 12
     else:
         assert compiler.graphs == 1 + _graphs(method) and not compiler.breaks
+
+
+class Written(nn.Module):
+    """Layers that are called one by one, and not by a container of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(8, 16), nn.Linear(16, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.middle(torch.relu(self.first(x)))))
+
+
+def test_where_activations_are_kept_layers_are_compiled_but_not_across_taps() -> None:
+    compiler = Compiler()
+    kind = Problem(Written, PROBLEMS["mlp"].draw)
+    runs = [begin(kind, OPTIMIZERS["adam"], ADAPTABLE) for _ in range(2)]
+    runs[0].model = compiler.compile(runs[0].model, in_place=False)
+    assert runs[0].train(STEPS).plastic.events == runs[1].train(STEPS).plastic.events != []
+    assert (compiler.graphs, compiler.breaks) == (9, 8)
+    # The first layer with its ReLU; what reads the tap, in three parts; the second layer; its ReLU; and so on.
+    assert compiler.layers[-10:] == [1, 0, 0, 0, 1, 0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -162,7 +196,7 @@ def test_units_are_found_at_the_first_forward(moment: str, in_place: bool) -> No
     run.train(STEPS)
     assert run.plastic.events == expected.plastic.events != []
     assert same(model.state_dict(), expected.state)
-    assert compiler.graphs == 1
+    assert (compiler.graphs, compiler.breaks) == (1, 1)
 
 
 @every_method(lambda method: isinstance(method, UnitMethod) and method.reads_activations)
@@ -202,12 +236,8 @@ def test_blocks_that_are_compiled_each_for_itself(method: str, called: bool) -> 
     assert same(run.state, expected.state)
 
 
-class Recomputing(nn.Module):
+class Recomputing(Written):
     """The activations of its middle are thrown away, and computed once more in the backward pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.middle, self.last = nn.Linear(8, 16), nn.Linear(16, 12), nn.Linear(12, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(checkpoint(self._hidden, x, use_reentrant=False))
