@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_no
 
 import regrow
 from regrow.errors import ConfigError, ModelError, RegrowError
-from regrow.methods import WeightMethod
+from regrow.methods import L2Init, WeightClipping, WeightMethod
 from tests.conformance.cases import PROBLEMS, Problem, Run, brisk, every_method, replaces
 from tests.conformance.loops import begin, momentum
 
@@ -96,6 +96,45 @@ def test_tied_weights_stay_tied(method: str) -> None:
     assert run.model.inner.head.weight is run.model.inner.words.weight
     assert all(value.isfinite().all() for value in run.state.values())
     assert not [event for event in run.plastic.events if "words" in event.group or "head" in event.group]
+
+
+EDITING = [
+    regrow.L2(0.5), regrow.L2(0.5, coupled=True), L2Init(0.5), regrow.ShrinkAndPerturb(0.5, 0.1), WeightClipping(0.1),
+]  # fmt: skip
+
+
+def edited(model: nn.Module, method: WeightMethod) -> nn.Module:
+    """The model after a step in which a method alone changes weights: gradients are 0."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    regrow.attach(model, optimizer, method, example=torch.ones(2, 6))
+    for parameter in model.parameters():
+        parameter.data.add_(1.0)  # away from where they began
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("method", EDITING, ids=repr)
+def test_a_tied_weight_is_edited_once(method: WeightMethod) -> None:
+    weights = []
+    for is_tied in (True, False):
+        torch.manual_seed(0)
+        first, second, last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        if is_tied:
+            second.weight = first.weight
+        before = first.weight.detach() + 1.0
+        weights.append(edited(nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last), method)[0].weight.detach())
+    assert torch.equal(*weights) and not torch.isclose(weights[0], before).any()
+
+
+@pytest.mark.parametrize("method", [*EDITING[:2], regrow.ShrinkAndPerturb(0.5, 0.0)], ids=repr)
+def test_the_factors_of_a_computed_weight_are_edited_once_each(method: WeightMethod) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(weight_norm(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 2))
+    before = {name: value.detach() + 1.0 for name, value in model.named_parameters()}
+    assert {"0.parametrizations.weight.original0", "0.parametrizations.weight.original1"} < before.keys()
+    for name, value in edited(model, method).named_parameters():
+        torch.testing.assert_close(value.detach(), (1 - 0.1 * 0.5) * before[name], msg=name)
 
 
 def adapted(*targets: str) -> nn.Module:
