@@ -1,10 +1,12 @@
 """The utility rules on numbers worked out by hand. Whole runs are compared in tests/attachment."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from regrow.methods import ContinualBackprop
+from tests.methods import by_hand
 
 NO_DRAWS = torch.Generator()
 
@@ -83,6 +85,28 @@ def test_first_order_averages_the_size_of_the_reading() -> None:
         age = torch.tensor([step, step])
         method.observe(readings, state, age)
         torch.testing.assert_close(method.utility(readings, state, age, NO_DRAWS), torch.tensor([3.0, 2.0]))
+
+
+def test_first_order_replaces_the_unit_whose_removal_would_change_the_loss_least() -> None:
+    model, optimizer, plastic = by_hand.attached(ContinualBackprop(0.25, 4, decay_rate=0.8, utility_rule="first_order"))
+    w = by_hand.values(model)
+    running = np.zeros(4)
+    for age in range(1, 6):  # in the fifth step all four are mature, and a quarter of them is due
+        g = by_hand.gradients(w, age)
+        running = 0.8 * running + 0.2 * np.abs((w["2.weight"] * g["2.weight"]).sum(axis=0))
+        by_hand.step(model, optimizer, age)
+        w = by_hand.descended(w, g)
+        if age < 5:
+            utility = plastic.state_of("0")["utility"].numpy()
+            np.testing.assert_allclose(utility, running / (1 - 0.8**age), rtol=1e-4, atol=1e-9)
+    [event] = plastic.events
+    assert (event.step, event.unit) == (5, running.argmin())
+    others = [unit for unit in range(4) if unit != event.unit]
+    found = by_hand.values(model)
+    assert not found["2.weight"][:, event.unit].any() and not found["0.bias"][event.unit]
+    for name, axis in (("0.weight", 0), ("0.bias", 0), ("2.weight", 1)):
+        np.testing.assert_allclose(found[name].take(others, axis), w[name].take(others, axis), atol=2e-6)
+    assert np.sort(running)[1] > 1.1 * running.min(), "the choice would hang on rounding"
 
 
 def test_decay_rate_0_uses_the_moment() -> None:

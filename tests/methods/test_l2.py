@@ -1,10 +1,29 @@
-"""L2 is torch's own weight decay, bit for bit."""
+"""L2 is its equation worked out by hand, and torch's own weight decay, bit for bit."""
 
+import numpy as np
 import pytest
 import torch
 
 import regrow
 from tests.attachment.training import make_network, same, train
+from tests.methods import by_hand
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_decays_weights_or_adds_to_gradients(coupled: bool) -> None:
+    """Under momentum, which remembers the coupled form and not the decoupled one."""
+    model = by_hand.make_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    regrow.attach(model, optimizer, regrow.L2(0.5, coupled=coupled))
+    w = by_hand.values(model)
+    velocity = {name: np.zeros_like(value) for name, value in w.items()}
+    for seed in range(4):
+        g = by_hand.gradients(w, seed)
+        for name, value in w.items():
+            velocity[name] = 0.9 * velocity[name] + g[name] + (0.5 * value if coupled else 0.0)
+            w[name] = (1.0 if coupled else 1 - 0.1 * 0.5) * value - 0.1 * velocity[name]
+        by_hand.step(model, optimizer, seed)
+        by_hand.assert_equal(model, w)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
+import ast
+import inspect
 from dataclasses import FrozenInstanceError, dataclass
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,31 @@ def test_every_registered_method_builds_from_its_name_and_explains_itself() -> N
         assert type(method) is kind and method.name == name
         assert kind.__doc__ and kind.__doc__[0].isupper()
         assert method_named(name, **method.settings()) == method
+
+
+def computed_by_hand(kind: type) -> bool:
+    """Whether the file that tests a class speaks of it, and takes numbers from NumPy or from `by_hand`."""
+    path = Path(__file__).with_name(f"test_{Path(inspect.getfile(kind)).stem}.py")
+    if not path.exists():
+        return False
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    imported |= {name.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for name in node.names}
+    spoken_of = {getattr(node, "attr", getattr(node, "id", None)) for node in nodes}
+    return bool(imported & {"numpy", "by_hand", "tests.methods.by_hand"}) and kind.__name__ in spoken_of
+
+
+def test_every_method_is_computed_by_hand() -> None:
+    assert [kind.__name__ for kind in Method.registry.values() if not computed_by_hand(kind)] == []
+
+
+def test_a_method_that_nobody_computes_is_noticed() -> None:
+    class Untested(Method):
+        """In a file without a test."""
+
+    assert not computed_by_hand(Untested)
+    Untested.__module__ = "regrow.methods.l2"
+    assert not computed_by_hand(Untested)
 
 
 def test_settings_are_fixed_once_built() -> None:

@@ -7,7 +7,30 @@ from torch import nn
 import regrow
 from regrow.errors import ConfigError
 from regrow.methods import ShrinkAndPerturbAtTaskChange
-from tests.methods.by_hand import assert_equal, attached, does_nothing, values
+from tests.methods.by_hand import (
+    LEARNING_RATE,
+    assert_equal,
+    attached,
+    descended,
+    does_nothing,
+    gradients,
+    step,
+    values,
+)
+
+
+def test_each_step_shrinks_and_adds_noise() -> None:
+    model, optimizer, plastic = attached(regrow.ShrinkAndPerturb(0.5, 0.01))
+    w = values(model)
+    draws = torch.Generator()
+    [saved] = [value for key, value in plastic.state_dict().items() if key.endswith("generator")]
+    draws.set_state(saved)
+    for seed in range(4):
+        stepped = descended(w, gradients(w, seed))
+        noise = {name: torch.randn(value.shape, generator=draws).double().numpy() for name, value in w.items()}
+        w = {name: (1 - LEARNING_RATE * 0.5) * value + 0.01 * noise[name] for name, value in stepped.items()}
+        step(model, optimizer, seed)
+        assert_equal(model, w)
 
 
 def _steps(method: regrow.ShrinkAndPerturb, steps: int, start: float = 1.0) -> torch.Tensor:
