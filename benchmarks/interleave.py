@@ -60,7 +60,7 @@ def compare(cases: dict[str, Callable[[], None]], baseline: str, rounds: int) ->
 
 
 def time_in_turn(
-    cases: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float] = time.process_time
+    cases: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float] | None = None
 ) -> dict[str, list[float]]:
     """Seconds that each case takes in each round, with one thread of torch: CPU time, or what another clock says."""
     torch.set_num_threads(1)
@@ -124,8 +124,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def seconds(call: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
+def seconds(call: Callable[[], object], clock: Callable[[], float] | None = None) -> float:
     """CPU time that a call takes, or what another clock says, without garbage collection."""
+    clock = clock or time.process_time
     gc.disable()
     try:
         start = clock()
