@@ -70,7 +70,7 @@ CASES: dict[str, Case] = {
     "shrink-and-perturb-10": Case([ShrinkAndPerturb(1e-3, 1e-4, period=10)], 1, steps=3200),
     "cbp-l2": Case([EACH_STEP, L2(1e-3)], 0, steps=3200),
     "all": Case(
-        [L2(1e-3), Backprop(), ShrinkAndPerturb(1e-3, 1e-4, period=7), ContinualBackprop(**OFTEN)], 7, steps=3200
+        [L2(1e-3), Backprop(), ShrinkAndPerturb(1e-3, 1e-4, period=7), ContinualBackprop(**OFTEN)], 19, steps=3200
     ),
     "leaky-relu": Case([EACH_STEP], 5, lambda: nn.LeakyReLU(0.2)),
     "tanh": Case([EACH_STEP], 0, nn.Tanh, ERROR),
