@@ -178,8 +178,8 @@ def _list_methods() -> None:
     for _, kind in sorted(Method.registry.items()):
         found = overview(kind)
         needs, edits = (", ".join(facts) or "–" for facts in (found.needs, found.edits))
-        name, kind_of = Text(found.name, "bold"), found.kind
-        table.add_row(name, kind_of, found.line, needs, edits, found.works, found.cost, found.state, found.reference)
+        told = (found.kind, found.line, needs, edits, found.works, found.cost, found.state, found.reference)
+        table.add_row(Text(found.name, "bold"), *told)
     console.print(table)
 
 

@@ -34,7 +34,7 @@ def save(env: gym.Env[Any, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: an environment or wrapper of another kind.
     """
-    return {str(number): _state_of(layer) | {"kind": type(layer).__name__} for number, layer in enumerate(_layers(env))}
+    return {str(number): _state_of(layer) for number, layer in enumerate(_layers(env))}
 
 
 def restore(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
@@ -110,14 +110,13 @@ def _state_of(layer: Any) -> dict[str, Any]:
         state = layer.state
         own = {"state": None if state is None else torch.tensor(np.asarray(state))}
         own |= {"beyond": getattr(layer, "steps_beyond_terminated", None)}
-    return (
-        {"own": own} if isinstance(layer, gym.Wrapper) else {"own": own, "random": layer.np_random.bit_generator.state}
-    )
+    random = None if isinstance(layer, gym.Wrapper) else layer.np_random.bit_generator.state
+    return {"kind": type(layer).__name__, "random": random, "own": own}
 
 
 def _restore(layer: Any, saved: dict[str, Any]) -> None:
     state = saved["own"]
-    if not isinstance(layer, gym.Wrapper):
+    if saved["random"] is not None:
         layer.np_random.bit_generator.state = saved["random"]
     if _is_stateful(layer):
         layer.load_state_dict(state)

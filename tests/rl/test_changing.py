@@ -208,6 +208,16 @@ def test_what_cannot_change_is_told(build, message):
         build()
 
 
+def test_without_gymnasium_the_extra_is_named(monkeypatch):
+    import regrow.rl
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        DependencyError, match=r"regrow.rl needs Gymnasium, which is not installed: pip install 'regrow\[rl\]'"
+    ):
+        importlib.reload(regrow.rl)
+
+
 def test_without_mujoco_the_extra_is_named(monkeypatch):
     def missing(name, **settings):
         raise gym.error.DependencyNotInstalled("MuJoCo is not installed")
