@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from regrow.attachment.attachment import Attachment
+from regrow.attachment.clock import Time
 from regrow.attachment.refusals import refuse_frozen, refuse_one_of_many, refuse_several
 from regrow.attachment.service import Choice, Request
 from regrow.attachment.unit_worker import UnitWorker
@@ -40,6 +41,7 @@ def attach(
     init: Init = None,
     seed: int = 0,
     strict: bool = False,
+    time: Time = "steps",
     process_group: "ProcessGroup | None" = None,
 ) -> Attachment:
     """Put a method to work. The training loop stays as it is.
@@ -83,12 +85,17 @@ def attach(
             incoming slice). By default the law that the module itself starts with.
         seed: of everything that is drawn.
         strict: raise if any hidden group cannot be served, instead of listing it.
+        time: what a step is for units, whose ages, rates and periods count steps. "steps": each of the optimizer.
+            "step_sizes": each by its size, as a share of the largest so far, so that at a tenth of it every tenth is
+            one; the others are passed over. Under a schedule that falls to 0 new units else come of age without having
+            grown, and are replaced again. The size is `lr` of the group that holds the incoming weights. Methods that
+            edit weights act at each step as ever.
         process_group: the ranks that train this model together. Only for those who average gradients by themselves:
             DistributedDataParallel is noticed.
 
     Raises:
         ConfigError: an unknown method, law or module name, no method at all, two of one kind or that replace the same
-            units, or a seed that is no whole number ≥ 0.
+            units, a seed that is no whole number ≥ 0, or another word for time.
         ModelError: the optimizer does not hold the model's parameters, or is one of several; the model has none that
             are trained, or has them in shards or quantised; it cannot take the example; or nothing can be replaced.
         StateError: a method of this kind is already attached to this model and optimizer; or the ranks of a
@@ -111,12 +118,14 @@ def attach(
 
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ConfigError(f"attach() needs a whole number of at least 0 as seed=, but got {seed!r}.")
+    _check_time(time, optimizer)
     request = Request(
         None if include is None else _choices("include", include),
         _choices("exclude", exclude),
         init,
         strict,
         include_coupled,
+        time,
     )
     request.check_names(model)
     attachment = Attachment(given, optimizer, methods, seed, request, process_group)
@@ -183,6 +192,16 @@ def _check_manual(methods: Sequence[Method]) -> None:
                 f"{type(method).__name__} acts around an optimizer's step, at its step size, so it cannot be used with "
                 "optimizer=None. Pass the optimizer."
             )
+
+
+def _check_time(time: str, optimizer: Optimizer | None) -> None:
+    if time not in ("steps", "step_sizes"):
+        raise ConfigError(f"attach() takes 'steps' or 'step_sizes' as time=, but got {time!r}.")
+    if time == "step_sizes" and optimizer is None:
+        raise ConfigError(
+            "time='step_sizes' goes by the step size of an optimizer, so it cannot be used with optimizer=None. Pass "
+            "the optimizer, or call step() of the result less often."
+        )
 
 
 def _check_holds(optimizer: Optimizer, model: nn.Module) -> None:

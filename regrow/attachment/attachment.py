@@ -119,7 +119,7 @@ class Attachment:
                 reason = why_not_served(group, method, self.model, self.optimizer, self._request)
                 if reason is None:
                     serving = method_for(group, method) or method
-                    sites.append(Site(group, self.model, serving, self._request.init, self._switch))
+                    sites.append(Site(group, self.model, serving, self._request.init, self._switch, self._request.time))
                 else:
                     unserved[group.name] = reason
             if not sites:
@@ -355,6 +355,7 @@ class Attachment:
         return {
             "methods": [{"name": method.name, **method.settings()} for method in self.methods],
             "groups": {group.name: group.size for group in self.groups},
+            "time": self._request.time,
         }
 
     def _alike_on_ranks(self) -> bytes:
@@ -470,8 +471,9 @@ def _check_identity(saved: dict[str, Any], present: dict[str, Any]) -> None:
     for what, advice in (
         ("methods", "Attach with the saved settings"),
         ("groups", "Attach to the model that was saved"),
+        ("time", "Attach with the saved time="),
     ):
-        if saved[what] != present[what]:
+        if what in saved and saved[what] != present[what]:
             raise StateError(
                 f"This regrow state was saved with other {what}.\n  saved:   {saved[what]}\n"
                 f"  present: {present[what]}\n"

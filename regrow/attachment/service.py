@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
+from regrow.attachment.clock import Time
 from regrow.errors import ConfigError, nearest
 from regrow.methods.unit_method import UnitMethod
 from regrow.units.graph import UnitGroup
@@ -27,6 +28,7 @@ class Request:
     init: Init
     strict: bool
     include_coupled: bool
+    time: Time
 
     def check_names(self, model: nn.Module) -> None:
         """Raise if a name is not a module of the model."""

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from regrow.attachment.clock import Clock, Time
 from regrow.attachment.hooks import Switch, TapReader
 from regrow.errors import ConfigError, StateError
 from regrow.methods.picks import Picks
@@ -27,9 +28,12 @@ class Site:
         method: the method, as `method_for` the group.
         init: law of new incoming weights, as for `attach`.
         switch: whether forwards count.
+        time: what counts as a step, as for `attach`.
     """
 
-    def __init__(self, group: UnitGroup, model: nn.Module, method: UnitMethod, init: Init, switch: Switch) -> None:
+    def __init__(
+        self, group: UnitGroup, model: nn.Module, method: UnitMethod, init: Init, switch: Switch, time: Time = "steps"
+    ) -> None:
         self.group = group
         self.size = group.size
         self.method = method
@@ -53,6 +57,7 @@ class Site:
         self._read_by = list(taps.values())
         self._of_gradients: Tensor | None = None
 
+        self._clock = Clock(self._incoming[0].parameters[0]) if time == "step_sizes" else None
         self.schedule = method.schedule(self.size)
         self.state = method.initial_state(len(self.readers), self.size)
         self.picks = Picks(self.size)
@@ -99,6 +104,10 @@ class Site:
             if region.part.role != "statistic" and not all(tensor.requires_grad for tensor in region.parameters):
                 return region.part.parameter
         return None
+
+    def time_passes(self, optimizer: Optimizer | None) -> bool:
+        """Whether the optimizer's step is one for the group."""
+        return self._clock is None or optimizer is None or self._clock.ticks(optimizer)
 
     def has_gradient(self) -> bool:
         """Whether the last backward pass reached the group's incoming weights."""
@@ -154,6 +163,8 @@ class Site:
         where that was read off the values at attach, and what taps that are not reached at each step saw last.
         """
         state = {"schedule": self.schedule.state(), "born": self.born.clone()}
+        if self._clock is not None:
+            state["clock"] = self._clock.state()
         for number, law in enumerate(self.laws):
             measured = law.same if law.is_measured else None
             state[f"law.{number}"] = torch.empty(0) if measured is None else measured.as_tensor()
@@ -169,6 +180,8 @@ class Site:
         device = self.born.device
         self.schedule.load(state["schedule"])
         self.born = state["born"].to(device, copy=True)
+        if self._clock is not None:
+            self._clock.load(state["clock"])
         for number, law in enumerate(self.laws):
             if law.is_measured and state[f"law.{number}"].numel():
                 self.laws[number] = measured_law(SameLaw.from_tensor(state[f"law.{number}"]))

@@ -55,11 +55,11 @@ class UnitWorker:
     def step(self, optimizer: Optimizer | None, number: int) -> list[Event]:
         """Observe, choose, re-draw after an optimizer step of some number. Returns what was re-drawn.
 
-        For a group of which a parameter is frozen, time stands still.
+        For a group of which a parameter is frozen, time stands still; it may pass by the size of steps, too.
         """
         due: list[tuple[Site, int]] = []
         for site in self.sites:
-            if site.frozen() is not None:
+            if site.frozen() is not None or not site.time_passes(optimizer):
                 site.clear()
                 continue
             count = site.schedule.advance(self.generator)

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from regrow.attachment.attach import attach
 from regrow.attachment.attachment import Attachment
+from regrow.attachment.clock import Time
 from regrow.attachment.service import Request, why_not_served
 from regrow.errors import ConfigError, DependencyError, ModelError, StateError
 from regrow.methods import Method, UnitMethod, WeightMethod, method_named
@@ -67,6 +68,7 @@ class RegrowCallback(BaseCallback):
         init: law of new incoming weights, as for `regrow.attach`. By default that of the layers as torch makes them,
             and not the orthogonal one (`ortho_init`) with which policies of PPO and A2C begin.
         seed: of everything that is drawn; by default the model's seed, or 0 if it has none.
+        time: what a step is for units, as for `regrow.attach`: "step_sizes" where the learning rate falls to 0.
         verbose: print the table of units when methods are attached, if at least 1.
 
     Attributes:
@@ -85,6 +87,7 @@ class RegrowCallback(BaseCallback):
         *,
         init: Init = None,
         seed: int | None = None,
+        time: Time = "steps",
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
@@ -92,6 +95,7 @@ class RegrowCallback(BaseCallback):
         self.methods = tuple(method_named(item) if isinstance(item, str) else item for item in several)
         self.init = init
         self.seed = seed
+        self.time: Time = time
         self.attachments: dict[str, Attachment] = {}
 
     def task_changed(self) -> None:
@@ -116,7 +120,7 @@ class RegrowCallback(BaseCallback):
 
     def _init_callback(self) -> None:
         seed = getattr(self.model, "seed", None) or 0 if self.seed is None else self.seed
-        asked = (self.methods, self.init, seed)
+        asked = (self.methods, self.init, seed, self.time)
         present = self._at_work()
         if present is not None and present.attached:
             if present.asked != asked:
@@ -175,7 +179,7 @@ class _AtWork:
     which can be read where regrow is not installed.
 
     Args:
-        asked: methods, law and seed.
+        asked: methods, law, seed and time.
 
     Attributes:
         attachments: by name.
@@ -184,7 +188,7 @@ class _AtWork:
 
     __slots__ = ("_resting", "asked", "attachments", "hooks")  # attributes in `__dict__` would be saved as text
 
-    def __init__(self, asked: tuple[tuple[Method, ...], Init, int]) -> None:
+    def __init__(self, asked: tuple[tuple[Method, ...], Init, int, Time]) -> None:
         self.asked = asked
         self.attachments: dict[str, Attachment] = {}
         self.hooks: list[RemovableHandle] = []
@@ -270,7 +274,7 @@ def _parts(model: BaseAlgorithm) -> dict[str, _Part]:
 
 def _attach(model: BaseAlgorithm, at_work: "_AtWork") -> None:
     """Fill it."""
-    methods, init, seed = at_work.asked
+    methods, init, seed, time = at_work.asked
     parts = _parts(model)
     able = _able(model, methods, init, parts)
     for number, (name, part) in enumerate(parts.items()):
@@ -284,6 +288,7 @@ def _attach(model: BaseAlgorithm, at_work: "_AtWork") -> None:
             exclude=part.exclude,
             init=init,
             seed=seed + number * 2**32 if number else seed,  # actor and critic draw independently
+            time=time,
         )
         if part.borrower is not None:
             at_work.hooks.append(part.borrower.register_step_post_hook(partial(_forget, plastic)))
@@ -314,7 +319,7 @@ def _able(
         reasons: dict[str, str] = {}
         for name, graph in graphs.items():
             part = parts[name]
-            request = Request(None, part.exclude, init, strict=False, include_coupled=False)
+            request = Request(None, part.exclude, init, strict=False, include_coupled=False, time="steps")
             why = {group.name: why_not_served(group, method, part.network, part.optimizer, request) for group in graph}
             if all(why.values()):
                 able[name].remove(method)
@@ -347,8 +352,8 @@ def _load(model: BaseAlgorithm, attachments: dict[str, Attachment], saved: dict[
 
 def _other_settings(model: BaseAlgorithm, present: tuple[Any, ...], asked: tuple[Any, ...]) -> str:
     def said(settings: tuple[Any, ...]) -> str:
-        methods, init, seed = settings
-        return f"{', '.join(map(str, methods))}, init={init!r}, seed={seed!r}"
+        methods, init, seed, time = settings
+        return f"{', '.join(map(str, methods))}, init={init!r}, seed={seed!r}, time={time!r}"
 
     return (
         f"Other methods are at work on this {type(model).__name__} already.\n  at work: {said(present)}\n"

@@ -151,8 +151,8 @@ class QuotaMethod(UnitMethod):
     Args:
         replacement_rate: ρ, share of the eligible units of a group to replace per optimizer step, in [0, 1].
         maturity_threshold: m, a unit is eligible once its age in optimizer steps is greater than this. Steps count
-            alike whatever their size: where the step size falls to 0, new units come of age without having grown, and
-            are replaced again. Detach before.
+            alike whatever their size, but with `attach(..., time="step_sizes")`: where the step size falls to 0, new
+            units come of age without having grown, and are replaced again.
         budget: "carried" keeps the fraction of a unit that is due for later steps (the article);
             "carried_of_all" does so too, but as soon as one unit of a group is eligible it is due a share of all its
             units, not of the eligible ones (the published code for convolutions);

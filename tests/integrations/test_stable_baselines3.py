@@ -280,12 +280,23 @@ def test_between_calls_methods_are_at_rest() -> None:
     assert steps == [4, 4, 8]
 
 
+def test_units_age_with_a_learning_rate_that_falls() -> None:
+    """By a schedule of Stable-Baselines3 itself, from 1 to 0 over the whole run."""
+    model = agent("PPO", learning_rate=lambda left: 1e-3 * left)
+    callback = RegrowCallback(regrow.ContinualBackprop(0.0), time="step_sizes")
+    model.learn(128, callback=callback)
+    plastic = callback.attachments["policy"]
+    ages = {int(plastic.state_of(group)["age"].max()) for group in plastic.groups}
+    assert len(ages) == 1 and 0.4 < ages.pop() / plastic.metrics()["steps"] < 0.7
+
+
 def test_other_methods_beside_those_that_are_there() -> None:
     model, callback = agent("TD3"), RegrowCallback("cbp", seed=5)
     model.learn(20, callback=callback)
     with pytest.raises(StateError, match=r"Other methods are at work on this TD3 already.\n  at work: Continual"):
         model.learn(20, callback=RegrowCallback("redo", seed=5))
-    with pytest.raises(StateError, match="init=None, seed=5\n.*init=None, seed=3\n.*call detach"):
+    said = "init=None, seed=5, time='steps'\n.*init=None, seed=3, time='steps'\n.*call detach"
+    with pytest.raises(StateError, match=said):
         model.learn(20, callback=RegrowCallback("cbp"))
     again = RegrowCallback("cbp", seed=5)
     model.learn(20, callback=again)
