@@ -12,9 +12,10 @@ from torch.optim import SGD, Optimizer
 
 import regrow
 from regrow.errors import ConfigError
-from regrow.methods import PeriodicMethod, WeightMethod
+from regrow.methods import PeriodicMethod, QuotaMethod, WeightMethod
 from regrow.methods.weight_method import Moment
 from tests.conformance.cases import (
+    METHODS,
     OPTIMIZERS,
     PROBLEMS,
     Run,
@@ -130,23 +131,24 @@ def closing_by_name(run: Run) -> None:
     run.optimizer.step(closure=torch.enable_grad()(lambda: backward(run)))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@every_method()
-def test_a_step_with_a_closure_is_a_step(method: str, optimizer: str) -> None:
-    bare = start("mlp", optimizer, brisk(method)).train(12)
+@every_case()
+def test_a_step_with_a_closure_is_a_step(method: str, problem: str, optimizer: str) -> None:
+    bare = start(problem, optimizer, brisk(method)).train(12)
     for step in (closing, closing_by_name):
-        run = train(start("mlp", optimizer, brisk(method)), 12, step)
+        run = train(start(problem, optimizer, brisk(method)), 12, step)
         assert same(run.state, bare.state)
         assert run.plastic.events == bare.plastic.events
 
 
 @every_method()
-@pytest.mark.parametrize("search", [None, "strong_wolfe"])
-def test_closures_that_are_called_again_are_one_step_or_refused(method: str, search: str | None) -> None:
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_closures_that_are_called_again_are_one_step_or_refused(method: str, problem: str) -> None:
+    search = None if (METHODS.index(method) + [*PROBLEMS].index(problem)) % 2 else "strong_wolfe"
+
     def make(parameters: Any) -> Optimizer:
         return torch.optim.LBFGS(parameters, lr=0.1, max_iter=3, line_search_fn=search)
 
-    run = begin(PROBLEMS["mlp"], make, brisk(method))
+    run = begin(PROBLEMS[problem], make, brisk(method))
     if edits_gradients(brisk(method)):
         text = f"{type(brisk(method)).__name__} edits the gradients of a step, but LBFGS computes them several times"
         with pytest.raises(ConfigError, match=text):
@@ -155,7 +157,13 @@ def test_closures_that_are_called_again_are_one_step_or_refused(method: str, sea
     train(run, 12, closing)
     assert run.plastic.metrics()["steps"] == 12
     assert all(bool(value.isfinite().all()) for value in run.state.values())
-    assert bool(run.plastic.events) == replaces(brisk(method))
+    if isinstance(brisk(method), QuotaMethod):  # how many are due, and when, no data decide
+        usual = start(problem, "sgd", brisk(method)).train(12)
+        assert [(event.step, event.group) for event in run.plastic.events] == [
+            (event.step, event.group) for event in usual.plastic.events
+        ]
+    elif problem == "mlp":
+        assert bool(run.plastic.events) == replaces(brisk(method))
 
 
 @every_method(lambda method: not edits_gradients(method))
