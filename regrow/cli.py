@@ -149,7 +149,8 @@ def list_(what: Literal["studies", "methods"] | None = None, /) -> None:
         return
     import regrow.studies  # noqa: F401  registers all studies
     from regrow.experiments.study import Study
-    from regrow.methods import Method
+    from regrow.methods import methods_by_name
+    from regrow.methods.overview import overview
 
     studies = Table("study", "scale", "what to expect", title="Studies", title_justify="left", box=box.SIMPLE)
     for name, study in sorted(Study.registry.items()):
@@ -162,21 +163,21 @@ def list_(what: Literal["studies", "methods"] | None = None, /) -> None:
     methods = Table(
         "method", "what it does", "settings and defaults", title="Methods", title_justify="left", box=box.SIMPLE
     )
-    for name, kind in sorted(Method.registry.items()):
-        settings = "\n".join(f"{key}={value!r}" for key, value in kind().settings().items())
-        methods.add_row(Text(name, "bold"), (kind.__doc__ or "").strip().splitlines()[0], settings)
+    for name, (kind, extra) in methods_by_name().items():
+        settings = "\n".join(f"{key}={value!r}" for key, value in kind(**extra).settings().items())
+        methods.add_row(Text(name, "bold"), overview(name).line, settings)
     console.print(methods)
 
 
 def _list_methods() -> None:
-    from regrow.methods import Method
+    from regrow.methods import methods_by_name
     from regrow.methods.overview import overview
 
     table = Table(
         "method", "kind", "what it does", "needs", "edits", "works", "cost", "state", "reference", box=box.SIMPLE
     )
-    for _, kind in sorted(Method.registry.items()):
-        found = overview(kind)
+    for name in methods_by_name():
+        found = overview(name)
         needs, edits = (", ".join(facts) or "–" for facts in (found.needs, found.edits))
         told = (found.kind, found.line, needs, edits, found.works, found.cost, found.state, found.reference)
         table.add_row(Text(found.name, "bold"), *told)

@@ -11,6 +11,7 @@ from regrow.methods.l2_er import L2ER as L2ER
 from regrow.methods.l2_init import L2Init as L2Init
 from regrow.methods.method import Method as Method
 from regrow.methods.method import method_named as method_named
+from regrow.methods.method import methods_by_name as methods_by_name
 from regrow.methods.normalize_and_project import NormalizeAndProject as NormalizeAndProject
 from regrow.methods.parseval import ParsevalPenalty as ParsevalPenalty
 from regrow.methods.random_replacement import RandomReplacement as RandomReplacement

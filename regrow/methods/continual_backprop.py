@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from regrow.errors import ConfigError
-from regrow.methods.method import check_choice, check_share
+from regrow.methods.method import Variant, check_choice, check_share
 from regrow.methods.unit_method import QuotaMethod, Readings, Statistic
 
 
@@ -43,7 +43,13 @@ class ContinualBackprop(QuotaMethod, name="cbp"):
     cost: ClassVar[str] = "each activation, once; sums of weights when a unit is due"
     off: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.0}
     brisk: ClassVar[Mapping[str, Any]] = {"replacement_rate": 0.02, "maturity_threshold": 4}
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"cbp-first-order": {"utility_rule": "first_order"}}
+    variants: ClassVar[Mapping[str, Variant]] = {
+        "cbp-first-order": Variant(
+            {"utility_rule": "first_order"},
+            "The same, by what removing a unit would do to the loss, to first order.",
+            "outgoing weights and their gradients, once",
+        )
+    }
 
     decay_rate: float = 0.99
     utility_rule: Literal["contribution", "adaptable_contribution", "first_order"] = "contribution"

@@ -7,9 +7,17 @@ subclass with `name=` registers it: there is no list to edit and no factory that
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from regrow.errors import ConfigError, nearest
+
+
+class Variant(NamedTuple):
+    """Another method of the same class: what sets it apart, what it does and what that costs, as for `Method`."""
+
+    settings: Mapping[str, Any]
+    line: str
+    cost: str
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,7 @@ class Method:
         cost: what it does at each step, or when it acts, that takes time; `python -m benchmarks.overhead` measures it.
         off: settings with which training is, bit for bit, what it is without the method.
         brisk: settings with which a small network shows it at work within a few dozen steps, where its defaults do not.
-        variants: settings, by a name for them, that make another method of it. Each is tested as a method is.
+        variants: settings that make another method of it, by its name. Each is known and tested as a method is.
     """
 
     name: ClassVar[str] = ""
@@ -30,7 +38,7 @@ class Method:
     cost: ClassVar[str] = ""
     off: ClassVar[Mapping[str, Any]]
     brisk: ClassVar[Mapping[str, Any]] = {}
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    variants: ClassVar[Mapping[str, Variant]] = {}
     registry: ClassVar[dict[str, type["Method"]]] = {}
 
     def __init_subclass__(cls, name: str = "", **keywords: Any) -> None:
@@ -38,8 +46,10 @@ class Method:
         super().__init_subclass__(**keywords)
         if not name:
             return
-        if name in Method.registry:
-            raise ConfigError(f"Two methods are called {name!r}: {Method.registry[name].__name__} and {cls.__name__}.")
+        known = methods_by_name()
+        for own in (name, *_variants_of(cls)):
+            if own in known:
+                raise ConfigError(f"Two methods are called {own!r}: {known[own][0].__name__} and {cls.__name__}.")
         if not hasattr(cls, "off"):
             raise ConfigError(f"{cls.__name__} must say in `off` with which settings it does nothing.")
         cls.name = name
@@ -50,20 +60,36 @@ class Method:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
+def methods_by_name() -> dict[str, tuple[type[Method], Mapping[str, Any]]]:
+    """All that is registered, in order: a class, and the settings that make a variant of it; none for the class itself.
+    Variants come last.
+    """
+    kinds = sorted(Method.registry.items())
+    own: dict[str, tuple[type[Method], Mapping[str, Any]]] = {name: (kind, {}) for name, kind in kinds}
+    return own | {name: (kind, each.settings) for _, kind in kinds for name, each in sorted(_variants_of(kind).items())}
+
+
+def _variants_of(kind: type[Method]) -> Mapping[str, Variant]:
+    """Without those of the classes that it is derived from."""
+    own: Mapping[str, Variant] = vars(kind).get("variants", {})
+    return own
+
+
 def method_named(name: str, **settings: Any) -> Method:
-    """Build a registered method from its name.
+    """Build a registered method, or a variant of one, from its name.
 
     Raises:
         ConfigError: no method has that name, or one of the settings is not a field of it.
     """
-    if name not in Method.registry:
-        raise ConfigError(f"There is no method {name!r}; {nearest(name, Method.registry)}")
-    kind = Method.registry[name]
+    registered = methods_by_name()
+    if name not in registered:
+        raise ConfigError(f"There is no method {name!r}; {nearest(name, registered)}")
+    kind, extra = registered[name]
     known = [item.name for item in fields(kind)]
     for key in settings:
         if key not in known:
             raise ConfigError(f"{kind.__name__} has no setting {key!r}; {nearest(key, known)}")
-    return kind(**settings)
+    return kind(**{**extra, **settings})
 
 
 def check_share(method: Method, setting: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from regrow.methods.method import Method
+from regrow.methods.method import methods_by_name
 from regrow.methods.unit_method import UnitMethod
 from regrow.methods.weight_method import Weight, WeightMethod
 
@@ -36,15 +36,18 @@ class Overview:
     state: str
 
 
-def overview(kind: type[Method]) -> Overview:
-    """Describe a registered method."""
-    method = kind()
-    line = (kind.__doc__ or "").strip().splitlines()[0]
+def overview(name: str) -> Overview:
+    """Describe a registered method, or a variant of one."""
+    kind, settings = methods_by_name()[name]
+    method = kind(**settings)
+    line, cost = (kind.__doc__ or "").strip().splitlines()[0], kind.cost
+    if name in kind.variants:
+        _, line, cost = kind.variants[name]
     if isinstance(method, UnitMethod):
         reads = () if method.needs is None else ("activations" if method.reads_activations else "gradients",)
         works = _every(1 if method.reads_every_step and method.needs else getattr(method, "period", 1))
         edits = ("units",) if method.keeps_moments else ("units", "optimizer state")
-        return Overview(kind.name, "unit", line, kind.reference, ("units", *reads), edits, works, kind.cost, "per unit")
+        return Overview(name, "unit", line, kind.reference, ("units", *reads), edits, works, cost, "per unit")
     assert isinstance(method, WeightMethod)
     only_at_changes = method.acts_at_task_changes and not method.acts_at_steps
     facts = {
@@ -59,7 +62,7 @@ def overview(kind: type[Method]) -> Overview:
     times = [_every(period)] if method.acts_at_steps and period else []
     works = " and ".join([*times, *(["at task changes"] if method.acts_at_task_changes else [])]) or "never"
     kind_of = "task change" if only_at_changes else "weight"
-    return Overview(kind.name, kind_of, line, kind.reference, needs, _edits(method), works, kind.cost, _state(method))
+    return Overview(name, kind_of, line, kind.reference, needs, _edits(method), works, cost, _state(method))
 
 
 def _edits(method: WeightMethod) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from regrow.engines.training import Outcome, outcome_among
-from regrow.methods import Method, WeightMethod
+from regrow.methods import WeightMethod, method_named, methods_by_name
 from regrow.report import statistics, summary
 from regrow.report.summary import Cells
 
@@ -24,8 +24,8 @@ def base(method: str) -> str:
 
 def is_told_of_tasks(method: str) -> bool:
     """Say whether a method acts only if it is told of task changes, or does so by default."""
-    kind = Method.registry.get(base(method).split(" ")[0])
-    example = kind() if kind is not None else None
+    name = base(method).split(" ")[0]
+    example = method_named(name) if name in methods_by_name() else None
     return isinstance(example, WeightMethod) and example.acts_at_task_changes
 
 

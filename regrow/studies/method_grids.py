@@ -9,7 +9,7 @@ its paper would hardly act, or not at all, in a run of 2,400 or 5,400 steps, so 
 from collections.abc import Mapping
 from typing import Any
 
-from regrow.methods import Method, method_named
+from regrow.methods import Method, method_named, methods_by_name
 
 _RATES = ({"replacement_rate": 1e-3}, {"replacement_rate": 1e-3, "maturity_threshold": 20})
 _QUOTA = (*_RATES, {"replacement_rate": 1e-2, "maturity_threshold": 20})
@@ -17,6 +17,7 @@ _QUOTA = (*_RATES, {"replacement_rate": 1e-2, "maturity_threshold": 20})
 # What differs from the default, which is always among the candidates. Not here: what has nothing to choose.
 GRIDS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "cbp": _QUOTA,
+    "cbp-first-order": _QUOTA,
     "ccbp": ({"period": 100}, {"period": 10}, {"period": 10, "rate": 0.05}),
     "dash": ({"momentum": 0.1}, {"least": 0.6}, {"least": 0.9}),
     "fire": ({"skip_output": True}, {"iterations": 5}),
@@ -75,7 +76,7 @@ def candidates(hidden_layers: int) -> dict[str, tuple[Method, ...]]:
         hidden_layers: of the network; a hard reset of more layers than that is a full reset and is left out.
     """
     found: dict[str, tuple[Method, ...]] = {}
-    for name in sorted(Method.registry):
+    for name in methods_by_name():
         for changes in ({}, *GRIDS.get(name, ())):
             if changes.get("layers", 1) <= hidden_layers:
                 found[_label(name, changes)] = (method_named(name, **changes),)
@@ -89,7 +90,7 @@ def compared(best: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Method, .
         best: by name, what the best setting changes in the default; not there, or nothing, if the default is the best.
     """
     found: dict[str, tuple[Method, ...]] = {}
-    for name in sorted(Method.registry):
+    for name in methods_by_name():
         found[name] = (method_named(name),)
         if best.get(name):
             found[name + TUNED] = (method_named(name, **best[name]),)

@@ -1,6 +1,6 @@
 """Every method, on networks and with optimizers as people train with: what all tests of the suite are run on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformers.optimization import Adafactor
 
 import regrow
 from regrow.attachment.attachment import Attachment
-from regrow.methods import Method, UnitMethod, WeightMethod
+from regrow.methods import Method, UnitMethod, WeightMethod, methods_by_name
 from regrow.networks.convnet import ConvNet
 from regrow.networks.resnet import ResNet
 
@@ -128,11 +128,8 @@ OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
 
 Test = Callable[..., None]
 
-_KINDS: dict[str, tuple[type[Method], Mapping[str, Any]]] = {
-    **{name: (kind, {}) for name, kind in sorted(Method.registry.items())},
-    # Last, so that with a new variant no other case gets another optimizer.
-    **{name: (kind, extra) for kind in Method.registry.values() for name, extra in sorted(kind.variants.items())},
-}
+# Variants come last, so that with a new one no other case gets another optimizer.
+_KINDS = methods_by_name()
 METHODS = [*_KINDS]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from regrow.errors import ConfigError, RegrowError
-from regrow.methods import ContinualBackprop, Method, WeightMethod, method_named
+from regrow.methods import ContinualBackprop, Method, WeightMethod, method_named, methods_by_name
 
 
 def test_every_registered_method_builds_from_its_name_and_explains_itself() -> None:
@@ -16,6 +16,25 @@ def test_every_registered_method_builds_from_its_name_and_explains_itself() -> N
         assert type(method) is kind and method.name == name
         assert kind.__doc__ and kind.__doc__[0].isupper()
         assert method_named(name, **method.settings()) == method
+
+
+def test_a_variant_is_a_method_by_a_name_of_its_own() -> None:
+    assert method_named("cbp-first-order") == ContinualBackprop(utility_rule="first_order")
+    assert method_named("cbp-first-order", replacement_rate=0.5) == ContinualBackprop(0.5, utility_rule="first_order")
+    assert [*methods_by_name()][-1] == "cbp-first-order" and "cbp-first-order" not in Method.registry
+    with pytest.raises(RegrowError, match="There is no method 'cbp-first'; did you mean 'cbp-first-order'?"):
+        method_named("cbp-first")
+
+
+def test_what_is_derived_from_a_method_has_none_of_its_variants() -> None:
+    @dataclass(frozen=True)
+    class Derived(ContinualBackprop, name="derived"):
+        """Another."""
+
+    try:
+        assert [name for name, (kind, _) in methods_by_name().items() if kind is Derived] == ["derived"]
+    finally:
+        del Method.registry["derived"]
 
 
 def computed_by_hand(kind: type) -> bool:
@@ -56,6 +75,11 @@ def test_two_methods_of_one_name_are_refused() -> None:
             """Another."""
 
     assert Method.registry["cbp"] is ContinualBackprop
+    with pytest.raises(RegrowError, match="Two methods are called 'cbp-first-order': ContinualBackprop and Another"):
+
+        @dataclass(frozen=True)
+        class Another(WeightMethod, name="cbp-first-order"):
+            """Another."""
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from regrow.methods import Method
+from regrow.methods import methods_by_name
 from regrow.methods.overview import overview
 
 
@@ -9,6 +9,7 @@ from regrow.methods.overview import overview
     [
         ("backprop", "weight", (), (), "never", "none"),
         ("cbp", "unit", ("units", "activations"), ("units", "optimizer state"), "at each step", "per unit"),
+        ("cbp-first-order", "unit", ("units", "gradients"), ("units", "optimizer state"), "at each step", "per unit"),
         ("random-replacement", "unit", ("units",), ("units", "optimizer state"), "at each step", "per unit"),
         ("redo", "unit", ("units", "activations"), ("units", "optimizer state"), "at every 1000th step", "per unit"),
         ("ccbp", "unit", ("units", "gradients"), ("units",), "at each step", "per unit"),
@@ -33,12 +34,12 @@ from regrow.methods.overview import overview
 def test_what_a_method_needs_and_remembers(
     name: str, kind: str, needs: tuple[str, ...], edits: tuple[str, ...], works: str, state: str
 ) -> None:
-    found = overview(Method.registry[name])
+    found = overview(name)
     assert (found.kind, found.needs, found.edits, found.works, found.state) == (kind, needs, edits, works, state)
 
 
 def test_every_method_has_a_line_a_reference_and_a_cost() -> None:
-    for kind in Method.registry.values():
-        found = overview(kind)
-        assert found.cost and "." not in found.cost, kind
-        assert found.reference and found.line.endswith((".", ")")) and "$" not in found.line, kind
+    for name in methods_by_name():
+        found = overview(name)
+        assert found.cost and "." not in found.cost, name
+        assert found.reference and found.line.endswith((".", ")")) and "$" not in found.line, name
