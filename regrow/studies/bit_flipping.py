@@ -163,6 +163,7 @@ class BitFlippingStudy(OnlineStudy, name="bit-flipping"):
 # Chosen by the lowest squared error over all periods, mean of the two seeds of the scale methods-search.
 BEST: Mapping[str, Mapping[str, Any]] = {
     "cbp": {"replacement_rate": 0.01, "maturity_threshold": 20},
+    "cbp-first-order": {"replacement_rate": 0.01, "maturity_threshold": 20},
     "ccbp": {"period": 10, "rate": 0.05},
     "dash": {"least": 0.9},
     "fire": {"skip_output": True},
