@@ -20,6 +20,7 @@ from regrow.experiments.spec import RunSpec
 from regrow.experiments.study import methods_of
 from regrow.measures.dormancy import activity
 from regrow.measures.rank import ranks
+from regrow.rl.changing import changes_of
 from regrow.rl.ppo import PPO, Agent, Episode, PPOSettings, check_spaces
 
 _OBSERVED = 1000  # environment steps that dormancy and rank are measured over
@@ -31,6 +32,9 @@ class PPOCourse:
     Dormant units of the policy are those that fire in at most 1 % of the last 1,000 environment steps, mean over its
     layers; ranks are of its last hidden layer over the same steps, and its weight magnitude is that of its second
     layer, as in the article. All are means over the updates of a task.
+
+    Methods are told of a task change after the update in whose buffer the environment, or the last of several, has
+    changed.
 
     Args:
         study: the study.
@@ -48,7 +52,8 @@ class PPOCourse:
                 f"A run needs one environment or more, and networks of two hidden layers or more, and not environments="
                 f"{problem['environments']}, widths={problem['widths']}."
             )
-        environments = [study.environment(problem, spec.seed) for _ in range(problem["environments"])]
+        self._environments = [study.environment(problem, spec.seed) for _ in range(problem["environments"])]
+        environments = self._environments
         check_spaces(environments[0])
         _check_bin(problem["bin"], problem["buffer"], environments)
         spaces: tuple[Any, Any] = (environments[0].observation_space, environments[0].action_space)
@@ -75,6 +80,7 @@ class PPOCourse:
         self._ppo = PPO(environments, self._agent, self._optimizer, settings, spec.seed)
         self._second = [layer.weight for layer in self._agent.policy if isinstance(layer, nn.Linear)][1]
         self._index = 0
+        self._changes = 0
         self._episodes: list[Episode] = []
         self._symptoms: list[dict[str, float]] = []
 
@@ -101,8 +107,14 @@ class PPOCourse:
                 "weight_change": cycle.change,
             }
         )
+        if (changes := self._changes_passed()) > self._changes:
+            self._changes = changes
+            self._plastic.task_changed()
         ended = self._ppo.steps >= (self._index + 1) * self._problem["bin"]
         return Piece(seconds, self._end() if ended else None)
+
+    def _changes_passed(self) -> int:
+        return min(map(changes_of, self._environments))
 
     def _end(self) -> dict[str, Any]:
         last = (self._index + 1) * self._problem["bin"]
@@ -145,6 +157,7 @@ class PPOCourse:
         self._optimizer.load_state_dict(state["optimizer"])
         self._plastic.load_state_dict(state["attachment"])
         self._ppo.load_state_dict(state["ppo"])
+        self._changes = self._changes_passed()
 
 
 def _check_bin(steps: int, buffer: int, environments: Sequence[gym.Env[Any, Any]]) -> None:

@@ -104,6 +104,15 @@ class Changing(gym.Wrapper[Any, Any, Any, Any]):
         self._is_applied = True
 
 
+def changes_of(env: gym.Env[Any, Any]) -> int:
+    """How many changes there were after those of the beginning, in all wrappers of an environment that bring any."""
+    found = 0
+    while isinstance(env, gym.Wrapper):
+        found += env.index if isinstance(env, Changing) else 0
+        env = env.env
+    return found
+
+
 class ChangingPhysics(Changing):
     """Changes friction, gravity, masses or actuator gains of a MuJoCo environment.
 

@@ -7,7 +7,7 @@ from regrow.errors import ConfigError
 from regrow.experiments.arm import Arm
 from regrow.experiments.reinforcement import PPOStudy
 from regrow.experiments.scale import Scale
-from regrow.methods import ContinualBackprop
+from regrow.methods import ContinualBackprop, FullReset
 from regrow.studies.ant import AGENT, STANDARD_BETAS
 
 if TYPE_CHECKING:
@@ -60,15 +60,20 @@ class ChangingControl(PPOStudy, name="changing-control"):
     missing_scales = {"paper": "it is no problem of the article."}
 
     def arms(self, scale: str) -> dict[str, Arm]:
-        """Return standard and tuned Adam, L2, and continual backpropagation; or settings to choose from."""
+        """Return standard and tuned Adam, L2, continual backpropagation, and an agent drawn anew at each change; or
+        settings to choose from.
+        """
         if scale == "search":
-            found = {f"l2 strength={decay:g}": Arm(changes={"weight_decay": decay}) for decay in (1e-3, 1e-4, 1e-5)}
+            found = {
+                f"l2 strength={decay:g}": Arm(changes={"weight_decay": decay}) for decay in (1e-2, 1e-3, 1e-4, 1e-5)
+            }
             return found | {f"cbp rate={rate:g}": _cbp(rate, 1000) for rate in (1e-2, 1e-3, 1e-4)}
         return {
             "standard": Arm(changes={"betas": STANDARD_BETAS}),
             "tuned": Arm(),
             "l2": Arm(changes={"weight_decay": 1e-3}),
             "cbp": _cbp(1e-2, 4) if scale == "smoke" else _cbp(1e-3, 1000),
+            "full-reset": Arm((FullReset(),)),
         }
 
     def environment(self, problem: Mapping[str, Any], seed: int) -> "gym.Env[Any, Any]":

@@ -30,6 +30,45 @@ def test_signs_change_too_and_nothing_else_is_known():
         study_named("changing-control").scale("paper")
 
 
+def course(method, seed=0):
+    study = study_named("changing-control")
+    (spec,) = study.specs("smoke+tasks=4", [seed], [method])
+    return study.course(spec)
+
+
+def test_an_agent_is_drawn_anew_when_its_environment_has_changed():
+    learner = course("full-reset")
+    [wrapper] = learner._environments
+    weights = [learner._agent.policy[0].weight.detach().clone()]
+    while learner.progress < 1:
+        before, changed = wrapper.get_wrapper_attr("index"), learner._changes
+        learner.advance()
+        weights.append(learner._agent.policy[0].weight.detach().clone())
+        if learner._changes > changed:
+            assert wrapper.get_wrapper_attr("index") > before
+            bound = (3 / weights[-1].shape[1]) ** 0.5  # of the law that the agent begins with
+            assert (weights[-1] - weights[-2]).abs().mean() > bound / 3
+            assert not learner._optimizer.state[learner._agent.policy[0].weight]["step"].item()
+        else:
+            assert (weights[-1] - weights[-2]).abs().mean() < 0.02
+    assert learner._changes > 3
+
+
+def test_a_course_that_goes_on_knows_what_it_was_told():
+    whole, first = course("full-reset"), course("full-reset")
+    for _ in range(20):
+        whole.advance()
+        first.advance()
+    second = course("full-reset")
+    second.load_state_dict(first.state_dict())
+    assert second._changes == whole._changes > 0
+    while whole.progress < 1:
+        whole.advance()
+        second.advance()
+    for one, other in zip(whole._agent.parameters(), second._agent.parameters(), strict=True):
+        assert one.equal(other)
+
+
 def test_it_runs(tmp_path, process_settings):
     (spec,) = study_named("changing-control").specs("smoke", range(1), ["cbp"])
     folder = RunFolder.create(tmp_path, spec)
