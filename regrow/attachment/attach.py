@@ -7,7 +7,7 @@ from itertools import count
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from regrow.attachment.attachment import Attachment
@@ -197,11 +197,19 @@ def _check_manual(methods: Sequence[Method]) -> None:
 def _check_time(time: str, optimizer: Optimizer | None) -> None:
     if time not in ("steps", "step_sizes"):
         raise ConfigError(f"attach() takes 'steps' or 'step_sizes' as time=, but got {time!r}.")
-    if time == "step_sizes" and optimizer is None:
+    if time == "steps":
+        return
+    if optimizer is None:
         raise ConfigError(
             "time='step_sizes' goes by the step size of an optimizer, so it cannot be used with optimizer=None. Pass "
             "the optimizer, or call step() of the result less often."
         )
+    for number, group in enumerate(optimizer.param_groups):
+        if not isinstance(group.get("lr"), float | int | Tensor):
+            raise ConfigError(
+                f"time='step_sizes' goes by lr, which is {group.get('lr')!r} in group {number} of this "
+                f"{type(optimizer).__name__}: give the optimizer a step size, or leave time= away."
+            )
 
 
 def _check_holds(optimizer: Optimizer, model: nn.Module) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from transformers.optimization import Adafactor
 
 import regrow
 from regrow.attachment.attachment import Attachment
@@ -130,3 +131,6 @@ def test_bad_requests() -> None:
         regrow.attach(model, optimizer, "cbp", time="epochs")
     with pytest.raises(ConfigError, match="cannot be used with optimizer=None. Pass the optimizer, or call step"):
         regrow.attach(model, None, "cbp", time="step_sizes")
+    relative = Adafactor(model.parameters(), relative_step=True, warmup_init=True)
+    with pytest.raises(ConfigError, match="goes by lr, which is None in group 0 of this Adafactor: give the optimizer"):
+        regrow.attach(model, relative, "cbp", time="step_sizes")
