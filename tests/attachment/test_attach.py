@@ -220,7 +220,7 @@ def test_bad_settings(build, text: str) -> None:
 
 def test_an_unknown_method_names_the_nearest() -> None:
     text = _error(lambda: _attached("cpb"))
-    assert "There is no method 'cpb'; did you mean 'cbp'? Known: backprop, cbp, ccbp, dash," in text
+    assert "There is no method 'cpb'; did you mean 'cbp'? Known: backprop, cbp, cbp-first-order, ccbp," in text
 
 
 def test_an_optimizer_of_another_model() -> None:
