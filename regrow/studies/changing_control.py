@@ -41,8 +41,8 @@ class ChangingControl(PPOStudy, name="changing-control"):
     """PPO in an environment that changes every so many steps: a small companion of Slippery Ant.
 
     Hopper, whose observations are permuted and turned in sign every 50,000 steps, and its actions turned. All changes
-    are equally hard, for a network that is drawn anew cannot tell them apart; so the first task is what such a network
-    would reach in each of the others.
+    are equally hard, for a network that is drawn anew cannot tell them apart; what such a network reaches in each is
+    the arm full-reset.
 
     Of a problem, beside what `PPOStudy` reads: "environment", by its name in Gymnasium; "change", what changes: signs,
     as above, or friction, gravity, mass or actuator_gain of a MuJoCo environment, drawn log-uniformly between the two
