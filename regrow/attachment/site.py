@@ -32,7 +32,7 @@ class Site:
     """
 
     def __init__(
-        self, group: UnitGroup, model: nn.Module, method: UnitMethod, init: Init, switch: Switch, time: Time = "steps"
+        self, group: UnitGroup, model: nn.Module, method: UnitMethod, init: Init, switch: Switch, time: Time
     ) -> None:
         self.group = group
         self.size = group.size

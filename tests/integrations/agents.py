@@ -124,3 +124,13 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+def learned(kind: str, callback: Any, steps: int = HALF, **settings: Any) -> Any:
+    """An agent after some steps."""
+    return agent(kind, **settings).learn(steps, callback=callback)
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two agents are the same, bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
