@@ -119,7 +119,9 @@ def cases() -> dict[str, Case]:
         "cbp, weight_sums=each_step": ContinualBackprop(weight_sums="each_step"),
         "cbp, utility_rule=adaptable_contribution": ContinualBackprop(utility_rule="adaptable_contribution"),
         "cbp, utility_rule=first_order": ContinualBackprop(utility_rule="first_order"),
+        "shrink-and-perturb, noise=shared": ShrinkAndPerturb(noise="shared"),
         "shrink-and-perturb, period=16": ShrinkAndPerturb(period=16),
+        "l2-init, decoupled=True": L2Init(decoupled=True),
         "l2-init, period=16": L2Init(period=16),
     }
     return found | {name: case_of(method) for name, method in variants.items()} | {SEVERAL: Case(_attach_several)}

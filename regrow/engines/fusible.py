@@ -136,6 +136,8 @@ def _methods_reason(methods: Sequence[Method], init: Init) -> str | None:
             return "it does not know budget='carried_of_all'"
         if isinstance(method, UnitMethod) and method.keeps_moments:
             return "it does not know moments='kept'"
+        if isinstance(method, ShrinkAndPerturb) and method.noise == "shared":
+            return "it does not know noise='shared'"
         if isinstance(method, L2) and method.coupled:
             return "it decays weights decoupled only (with plain SGD, L2(coupled=False) is the same step)"
     for kind, count in Counter(type(method) for method in methods if not isinstance(method, Backprop)).items():

@@ -1,16 +1,18 @@
 """Shrink and perturb: weight decay and noise."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from regrow.methods.method import check_amount, check_count, check_share
+from regrow.methods.method import check_amount, check_choice, check_count, check_share
 from regrow.methods.weight_method import Moment, WeightMethod
 from regrow.units.blocks import in_blocks
+
+_SHARED = 1 << 17  # normal numbers, half a megabyte
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
         noise_std: σ ≥ 0, standard deviation of the noise added per step.
         period: act at every n-th step only, with shrinkage and noise variance of n steps at once. Noise costs
             a draw for every weight, which for small networks exceeds the cost of the step itself.
+        noise: "independent": a draw for every weight. "shared": 131,072 draws a step serve all weights, each block of
+            so many beginning at another place and with another sign among them (after Salimans et al. 2017, whose
+            workers share a table of noise). The noise of a weight is still normal and independent from step to step,
+            and that of any two weights uncorrelated; what differs is of higher order, such as the spread of the
+            squared length of all noise. It costs a tenth (docs/cost.md).
     """
 
     reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020; Dohare et al., Nature 2024"
@@ -36,21 +43,27 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
     weight_decay: float = 1e-4
     noise_std: float = 1e-5
     period: int = 1
+    noise: Literal["independent", "shared"] = "independent"
 
     def __post_init__(self) -> None:
         """Check the settings once, at the boundary."""
         check_amount(self, "weight_decay")
         check_amount(self, "noise_std")
         check_count(self, "period", least=1)
+        check_choice(self, "noise", ("independent", "shared"))
 
     def after_step(self, moment: Moment) -> None:
         """Shrink and perturb, if this is a step to do so."""
         if moment.step % self.period or not (self.weight_decay or self.noise_std):
             return
         noise_std = self.noise_std * math.sqrt(self.period)
-        for weight in moment.weights:
-            shrink = (1 - weight.learning_rate * self.weight_decay) ** self.period
-            shrink_and_perturb(weight.parameter, shrink, noise_std, moment.generator)
+        values = [weight.parameter for weight in moment.weights]
+        shrinks = [(1 - weight.learning_rate * self.weight_decay) ** self.period for weight in moment.weights]
+        if self.noise == "shared" and noise_std:
+            _perturb_by_shared_noise(values, shrinks, noise_std, moment.generator)
+            return
+        for value, shrink in zip(values, shrinks, strict=True):
+            shrink_and_perturb(value, shrink, noise_std, moment.generator)
 
 
 @dataclass(frozen=True)
@@ -100,3 +113,29 @@ def shrink_and_perturb(values: Tensor, shrink: float, noise_std: float, generato
         if noise_std:
             noise = torch.randn(block.shape, generator=generator, dtype=torch.float32)
             block.add_(noise.to(block, non_blocking=True), alpha=noise_std)
+
+
+def _perturb_by_shared_noise(
+    values: Sequence[Tensor], shrinks: Sequence[float], noise_std: float, generator: Generator
+) -> None:
+    """Multiply values and add noise of which blocks share the draws, in place."""
+    # A circle on which opposite points have opposite signs. Two blocks that begin anywhere on it see the same draw in
+    # the same place as often with equal as with opposite signs, so that no two weights correlate.
+    circle = torch.empty(3 * _SHARED)
+    drawn, opposite, again = circle.split(_SHARED)
+    torch.randn(_SHARED, generator=generator, out=drawn).mul_(noise_std)
+    torch.neg(drawn, out=opposite)
+    again.copy_(drawn)
+    for value, shrink in zip(values, shrinks, strict=True):
+        table = circle.to(value.device, non_blocking=True)
+        starts = torch.randint(2 * _SHARED, (-(-value.numel() // _SHARED),), generator=generator).tolist()
+        if value.is_contiguous():
+            for start, block in zip(starts, value.view(-1).split(_SHARED), strict=False):
+                _shrink_and_add(block, shrink, table[start : start + len(block)])
+        else:
+            noise = torch.cat([table[start : start + _SHARED] for start in starts])
+            _shrink_and_add(value, shrink, noise[: value.numel()].view(value.shape))
+
+
+def _shrink_and_add(values: Tensor, shrink: float, noise: Tensor) -> None:
+    torch.add(noise, values, alpha=shrink, out=values)  # in one pass over the weights, which is what it costs

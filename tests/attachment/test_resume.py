@@ -22,6 +22,7 @@ METHODS = {
     "random": "regrow.RandomReplacement(0.01, 5)",
     "l2": "regrow.L2(1e-2)",
     "shrink-and-perturb": "regrow.ShrinkAndPerturb(1e-2, 1e-3, period=7)",
+    "shared-noise": "regrow.ShrinkAndPerturb(1e-2, 1e-3, noise='shared')",
     "several": "[regrow.ContinualBackprop(0.01, 5), regrow.L2(1e-3), regrow.ShrinkAndPerturb(1e-3, 1e-3)]",
 }
 GO_ON = """

@@ -110,6 +110,7 @@ def test_methods_that_it_does_not_know() -> None:
     for methods, reason in (
         ([ContinualBackprop(utility_rule="first_order")], "'first_order'"),
         ([L2(coupled=True)], "decoupled only"),
+        ([ShrinkAndPerturb(noise="shared")], "it does not know noise='shared'"),
         ([L2(), L2()], "2 methods of kind L2"),
         ([ContinualBackprop(), RandomReplacement()], "more than one method that replaces units"),
     ):

@@ -1,12 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import regrow
 from regrow.errors import ConfigError
-from regrow.methods import ShrinkAndPerturbAtTaskChange
+from regrow.methods import ShrinkAndPerturbAtTaskChange, shrink_and_perturb
 from tests.methods.by_hand import (
     LEARNING_RATE,
     assert_equal,
@@ -66,6 +67,66 @@ def test_a_period_does_the_same_in_one_go() -> None:
     assert abs(seldom.std().item() / every.std().item() - 1) < 0.03
 
 
+def test_shared_noise_is_a_window_on_a_circle_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shrink_and_perturb, "_SHARED", 5)
+    model, optimizer, plastic = attached(regrow.ShrinkAndPerturb(0.5, 0.01, noise="shared"))
+    w = values(model)
+    draws = torch.Generator()
+    [saved] = [value for key, value in plastic.state_dict().items() if key.endswith("generator")]
+    draws.set_state(saved)
+    for seed in range(4):
+        stepped = descended(w, gradients(w, seed))
+        z = torch.randn(5, generator=draws).double().numpy()
+        for name, value in stepped.items():
+            starts = torch.randint(10, (math.ceil(value.size / 5),), generator=draws).tolist()
+            places = (np.repeat(starts, 5)[: value.size] + np.arange(value.size) % 5) % 10
+            noise = np.where(places < 5, 1, -1) * z[places % 5]
+            w[name] = (1 - LEARNING_RATE * 0.5) * value + 0.01 * noise.reshape(value.shape)
+        step(model, optimizer, seed)
+        assert_equal(model, w)
+    assert any(value.size > 5 for value in w.values())
+
+
+def test_shared_noise_is_normal_independent_over_time_and_uncorrelated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shrink_and_perturb, "_SHARED", 4)
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    regrow.attach(model, optimizer, regrow.ShrinkAndPerturb(0.0, 0.1, noise="shared"))
+    parameters = list(model.parameters())
+    count, seen = 20_000, []
+    for _ in range(count):
+        for parameter in parameters:
+            nn.init.zeros_(parameter)
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        seen.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    noise = torch.stack(seen).double() / 0.1
+    bound = 5 / math.sqrt(count)
+    covariances = noise.T @ noise / count
+    assert (covariances - torch.eye(21)).abs().max() < 1.5 * bound  # 1.5: variances spread √2 as much as covariances
+    assert (noise[1:].T @ noise[:-1] / count).abs().max() < bound
+    assert noise.mean(dim=0).abs().max() < bound
+    assert ((noise**4).mean(dim=0) - 3).abs().max() < 10 * bound, "kurtosis; its draws spread √96"
+    same = [(noise[:, 0].abs() == noise[:, place].abs()).double().mean() for place in range(4, 21)]
+    assert all(abs(share - 0.25) < bound for share in same), "blocks do share their draws"
+
+
+def test_shared_noise_does_not_depend_on_how_weights_lie_in_memory() -> None:
+    def after(form: torch.memory_format) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Conv2d(64, 128, 5).to(memory_format=form)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        regrow.attach(model, optimizer, regrow.ShrinkAndPerturb(0.1, 0.1, noise="shared"))
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        return model.weight.detach().contiguous()
+
+    rows, last = after(torch.contiguous_format), after(torch.channels_last)
+    assert rows.numel() > shrink_and_perturb._SHARED
+    assert torch.equal(rows, last)
+
+
 def test_at_a_task_change_once() -> None:
     model, _, plastic = attached(ShrinkAndPerturbAtTaskChange(0.6, 0.0))
     w = values(model)
@@ -100,10 +161,14 @@ def test_at_a_task_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("build", "text"),
     [
-        (lambda: ShrinkAndPerturbAtTaskChange(1.2), "shrink is a share and must lie in"),
-        (lambda: ShrinkAndPerturbAtTaskChange(noise_std=-1), "noise_std must be a finite number ≥ 0, but is -1"),
+        (lambda: regrow.ShrinkAndPerturb(noise="same"), "ShrinkAndPerturb.noise cannot be 'same'"),
+        (lambda: ShrinkAndPerturbAtTaskChange(1.2), "ShrinkAndPerturbAtTaskChange.shrink is a share and must lie in"),
+        (
+            lambda: ShrinkAndPerturbAtTaskChange(noise_std=-1),
+            "ShrinkAndPerturbAtTaskChange.noise_std must be a finite number ≥ 0, but is -1",
+        ),
     ],
 )
 def test_bad_settings(build, text: str) -> None:
-    with pytest.raises(ConfigError, match=f"ShrinkAndPerturbAtTaskChange.{text}"):
+    with pytest.raises(ConfigError, match=text):
         build()
