@@ -1,14 +1,16 @@
 """What PPO costs on MuJoCo's Ant: `python -m benchmarks.ppo`.
 
 Each call is one cycle of the article's settings: 2,048 environment steps with two networks of 256–256, 160 updates.
-Compared are PPO as one writes it by hand in PyTorch, which is how the published code goes about it; Stable-Baselines3
-with the same sizes; and `regrow.rl.ppo`, alone, with continual backpropagation, and with 16 environments. CPU time of
-one thread; "ms" divided by 2.048 is µs an environment step. The physics alone are a case of their own. The last cases
-are 16 environments again, timed by the clock on the wall, with one thread and with two.
+Compared are PPO as one writes it by hand in PyTorch; Stable-Baselines3 with the same sizes; `regrow.rl.ppo`, alone,
+with continual backpropagation, and with 16 environments; and the published code, if `--published` says where a clone of
+it is. CPU time of one thread; "ms" divided by 2.048 is µs an environment step. The physics alone are a case of their
+own. The last cases are 16 environments again, timed by the clock on the wall, with one thread and with two.
 """
 
+import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -16,8 +18,9 @@ import torch
 from stable_baselines3 import PPO as SB3
 
 import regrow
-from benchmarks.interleave import AGAIN, compare_times, parse, report, time_in_turn
+from benchmarks.interleave import AGAIN, argument_parser, compare_times, report, time_in_turn
 from benchmarks.plain_ppo import PlainPPO
+from benchmarks.published_ppo import published_ppo
 from regrow.methods import Method
 from regrow.rl.ppo import PPO, Agent, PPOSettings
 
@@ -26,9 +29,9 @@ CBP = regrow.ContinualBackprop(1e-4, 10_000, budget="bernoulli", weight_sums="ea
 
 
 def main() -> None:
-    options = parse(__doc__.splitlines()[0])
+    options = _options()
     by_hand = "by hand, PyTorch"
-    found = cases()
+    found = cases(options.published)
     found = {by_hand: found[by_hand], by_hand + AGAIN: found[by_hand], **found}
     rounds = 2 if options.quick else 7
     rows = compare_times(time_in_turn(found, rounds), by_hand)
@@ -40,10 +43,18 @@ def main() -> None:
     report(rows, f"PPO on {ENVIRONMENT}, {steps:,} steps and 160 updates", options.json, notes)
 
 
-def cases() -> dict[str, Callable[[], None]]:
+def _options() -> argparse.Namespace:
+    parser = argument_parser(__doc__.splitlines()[0])
+    parser.add_argument("--published", type=Path, metavar="FOLDER", help="a clone of shibhansh/loss-of-plasticity")
+    return parser.parse_args()
+
+
+def cases(published: Path | None = None) -> dict[str, Callable[[], None]]:
     """What is timed, by name."""
+    theirs = {} if published is None else {"published code": published_ppo(published, gym.make(ENVIRONMENT))}
     return {
         "by hand, PyTorch": PlainPPO(gym.make(ENVIRONMENT), agent()).advance,
+        **theirs,
         "Stable-Baselines3": stable_baselines3(),
         "regrow": ours(1),
         "regrow, cbp": ours(1, CBP),

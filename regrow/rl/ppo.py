@@ -250,16 +250,16 @@ class PPO:
     def _act(self) -> tuple[_Buffer, list[Episode]]:
         count = len(self._environments)
         buffer = _Buffer(self.settings.buffer // count, count, self._observations.shape[1], len(self._log_std))
-        std = np.exp(self._log_std)
-        offset = self._log_std.sum() + len(std) * _LOG_ROOT_2_PI
         noise = self._random.standard_normal(buffer.actions.shape, np.float32)
+        offset = self._log_std.sum() + len(self._log_std) * _LOG_ROOT_2_PI
+        buffer.log_probabilities[:] = -0.5 * np.square(noise).sum(axis=2) - offset
+        deviations = np.exp(self._log_std) * noise
         episodes: list[Episode] = []
-        for step in range(len(noise)):
+        for step, deviation in enumerate(deviations):
             means, hidden = self._means(self._observations)
-            actions = means + std * noise[step]
+            actions = means + deviation
             buffer.observations[step] = self._observations
             buffer.actions[step] = actions
-            buffer.log_probabilities[step] = -0.5 * np.square(noise[step]).sum(axis=1) - offset
             buffer.hidden.append(hidden)
             for place, outcome in enumerate(self._outcomes(actions)):
                 self._record(place, outcome, buffer, step, episodes)
@@ -327,24 +327,40 @@ class PPO:
         size = settings.buffer // settings.minibatches
         for _ in range(settings.epochs):
             order = torch.from_numpy(self._random.permutation(settings.buffer))
-            shuffled = [column[order].split(size) for column in columns]
+            shuffled = [column.index_select(0, order).split(size) for column in columns]
             for minibatch in zip(*shuffled, strict=True):
                 self._optimizer.zero_grad()
-                torch.autograd.backward(self._loss(*minibatch))
+                self._backward(*minibatch)
                 self._optimizer.step()
 
-    def _loss(
+    def _backward(
         self, observations: Tensor, actions: Tensor, log_probabilities: Tensor, advantages: Tensor, targets: Tensor
-    ) -> Tensor:
-        """The clipped surrogate and the squared error of the values (Schulman et al. 2017, Eqs. 7 and 9)."""
+    ) -> None:
+        r"""Compute the gradients of squared error of the values less clipped surrogate (Schulman et al. 2017, Eq. 9):
+        with the ratio $r$ of the probabilities now and when acting, $\frac{1}{n}\sum w(V-\hat V)^2 -
+        \min(rA, \mathrm{clip}(r)A)$.
+
+        What lies above the networks is written out: on vectors this short autograd takes six times as long as this,
+        a tenth of all that learning takes.
+        """
         means, values = self._agent(observations)
-        deviations = (actions - means) * torch.exp(-self._agent.log_std)
-        offset = self._agent.log_std.sum() + len(self._agent.log_std) * _LOG_ROOT_2_PI
-        ratio = torch.exp(-0.5 * deviations.square().sum(dim=1) - offset - log_probabilities)
-        clipped = ratio.clamp(1 - self.settings.clip, 1 + self.settings.clip)
-        surrogate = torch.minimum(ratio * advantages, clipped * advantages).mean()
-        loss: Tensor = self.settings.value_weight * (values - targets).square().mean() - surrogate
-        return loss
+        log_std = self._agent.log_std
+        with torch.no_grad():
+            precision = torch.exp(-log_std)
+            errors = actions - means
+            deviations = errors * precision
+            offset = log_std.sum() + len(log_std) * _LOG_ROOT_2_PI
+            ratio = torch.exp(-0.5 * deviations.square().sum(dim=1) - offset - log_probabilities)
+            gained = ratio * advantages
+            is_free = gained <= ratio.clamp(1 - self.settings.clip, 1 + self.settings.clip) * advantages
+            of_log_probabilities = gained * is_free / -len(gained)
+            of_deviations = of_log_probabilities[:, None] * deviations
+            of_values = (values - targets) * (2 * self.settings.value_weight / len(targets))
+        roots, gradients = [means, values], [of_deviations * precision, of_values]
+        if log_std.requires_grad:
+            roots.append(log_std)
+            gradients.append((of_deviations * errors).sum(dim=0) * precision - of_log_probabilities.sum())
+        torch.autograd.backward(roots, gradients)
 
     def _advantages(self, buffer: _Buffer, values: Floats) -> Floats:
         """Generalised advantages (Schulman et al. 2016, Eq. 16), [steps, environments]."""

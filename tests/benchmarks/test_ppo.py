@@ -10,6 +10,7 @@ import torch
 from benchmarks import learning
 from benchmarks.plain_ppo import PlainPPO
 from benchmarks.ppo import ours
+from benchmarks.published_ppo import published_ppo
 from regrow.rl.ppo import PPO, Agent, PPOSettings
 
 
@@ -35,6 +36,11 @@ def test_the_loop_by_hand_learns_what_ours_does_from_the_same_steps():
 @pytest.mark.slow
 def test_ours_can_be_timed():
     ours(16)()
+
+
+def test_a_folder_without_the_published_code_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no lop/algos/rl/ppo.py: clone .*/loss-of-plasticity there"):
+        published_ppo(tmp_path, gym.make("Hopper-v5"))
 
 
 @pytest.mark.slow

@@ -19,10 +19,12 @@ from tests.rl.tiny import ConstantReward, DelayedReward, OneForEver, SignOfObser
 SMALL = PPOSettings(buffer=128, epochs=4, minibatches=4)
 
 
-def make(*environments, settings=SMALL, learning_rate=3e-3, seed=0, activation="relu", method=None, threads=1):
+def make(
+    *environments, settings=SMALL, learning_rate=3e-3, seed=0, activation="relu", method=None, threads=1, std=None
+):
     torch.manual_seed(seed)
     first = environments[0]
-    agent = Agent(first.observation_space.shape[0], first.action_space.shape[0], (16, 16), activation)
+    agent = Agent(first.observation_space.shape[0], first.action_space.shape[0], (16, 16), activation, std)
     optimizer = torch.optim.Adam(agent.parameters(), lr=learning_rate, fused=True)
     if method is not None:
         regrow.attach(agent, optimizer, method, example=torch.zeros(2, first.observation_space.shape[0]))
@@ -94,23 +96,31 @@ def test_advantages_are_those_of_the_definition(truncation):
     assert episodes == [Episode(9, 5.0, 5), Episode(14, 7.0, 7), Episode(19, 5.0, 5)]  # environments step in turn
 
 
-def test_the_loss_is_that_of_the_paper():
-    ppo, agent, _ = make(SignOfObservation())
+@pytest.mark.parametrize("std", [None, 0.7], ids=["learned", "fixed"])
+def test_the_gradients_are_those_of_the_loss_of_the_paper(std):
+    settings = replace(SMALL, value_weight=0.5)
+    ppo, agent, _ = make(SignOfObservation(), settings=settings, std=std)
     generator = torch.Generator().manual_seed(0)
-    observations, actions = torch.randn(6, 2, generator=generator), torch.randn(6, 1, generator=generator)
-    old, advantages, targets = (torch.randn(6, generator=generator) for _ in range(3))
-    with torch.no_grad():
-        agent.log_std.fill_(0.3)
-        loss = ppo._loss(observations, actions, old, advantages, targets).item()
-        expected = 0.0
-        for one in range(6):
-            mean = agent.policy(observations[one : one + 1])
-            logp = torch.distributions.Normal(mean, math.exp(0.3)).log_prob(actions[one : one + 1]).item()
-            ratio = math.exp(logp - old[one].item())
-            clipped = min(max(ratio, 0.8), 1.2)
-            gain = min(ratio * advantages[one].item(), clipped * advantages[one].item())
-            expected += (agent.value(observations[one : one + 1]).item() - targets[one].item()) ** 2 / 6 - gain / 6
-    assert loss == pytest.approx(expected, rel=1e-5)
+    observations, actions = torch.randn(40, 2, generator=generator), torch.randn(40, 1, generator=generator)
+    advantages, targets = (torch.randn(40, generator=generator) for _ in range(2))
+    if std is None:
+        nn.init.constant_(agent.log_std, 0.3)
+    normal = torch.distributions.Normal(agent.policy(observations), agent.log_std.exp())
+    now = normal.log_prob(actions).sum(dim=1)
+    old = now.detach() + 0.3 * torch.randn(40, generator=generator)
+    ratio = torch.exp(now - old)
+    gains = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+    errors = agent.value(observations).squeeze(1) - targets
+    (0.5 * errors.square().mean() - gains.mean()).backward()
+    expected = {name: parameter.grad.clone() for name, parameter in agent.named_parameters()}
+
+    agent.zero_grad()
+    ppo._backward(observations, actions, old, advantages, targets)
+    for name, parameter in agent.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+    assert ("log_std" in expected) == (std is None)
+    held = (ratio > 1.2) & (advantages > 0) | (ratio < 0.8) & (advantages < 0)
+    assert 0 < held.sum() < len(held), "some are held back by the clip, and some are not"
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
