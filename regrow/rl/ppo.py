@@ -340,8 +340,7 @@ class PPO:
         with the ratio $r$ of the probabilities now and when acting, $\frac{1}{n}\sum w(V-\hat V)^2 -
         \min(rA, \mathrm{clip}(r)A)$.
 
-        What lies above the networks is written out: on vectors this short autograd takes six times as long as this,
-        a tenth of all that learning takes.
+        What lies above the networks is written out, since on so short vectors autograd takes several times as long.
         """
         means, values = self._agent(observations)
         log_std = self._agent.log_std
@@ -356,11 +355,10 @@ class PPO:
             of_log_probabilities = gained * is_free / -len(gained)
             of_deviations = of_log_probabilities[:, None] * deviations
             of_values = (values - targets) * (2 * self.settings.value_weight / len(targets))
-        roots, gradients = [means, values], [of_deviations * precision, of_values]
-        if log_std.requires_grad:
-            roots.append(log_std)
-            gradients.append((of_deviations * errors).sum(dim=0) * precision - of_log_probabilities.sum())
-        torch.autograd.backward(roots, gradients)
+            of_log_std = (of_deviations * errors).sum(dim=0) * precision - of_log_probabilities.sum()
+        gradients = ((means, of_deviations * precision), (values, of_values), (log_std, of_log_std))
+        learned = [(root, gradient) for root, gradient in gradients if root.requires_grad]
+        torch.autograd.backward([root for root, _ in learned], [gradient for _, gradient in learned])
 
     def _advantages(self, buffer: _Buffer, values: Floats) -> Floats:
         """Generalised advantages (Schulman et al. 2016, Eq. 16), [steps, environments]."""
@@ -368,10 +366,11 @@ class PPO:
         going_on = ~buffer.ended
         following = np.concatenate([values[1:], self._values(self._observations)[None]])
         errors = buffer.rewards + discount * np.where(going_on, following, buffer.last_values) - values
+        kept = discount * trace * going_on
         advantages: Floats = np.zeros_like(errors, np.float32)
         running = np.zeros(errors.shape[1], np.float32)
         for step in range(len(errors) - 1, -1, -1):
-            running = errors[step] + discount * trace * going_on[step] * running
+            running = errors[step] + kept[step] * running
             advantages[step] = running
         return advantages
 
