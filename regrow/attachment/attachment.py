@@ -26,6 +26,7 @@ from regrow.methods.generator import seeded_generator
 from regrow.methods.method import Method
 from regrow.methods.unit_method import UnitMethod
 from regrow.methods.weight_method import WeightMethod
+from regrow.units import host
 from regrow.units.graph import UnitGraph, UnitGroup
 from regrow.units.optimizer_state import carried_along, forget_path
 from regrow.units.table import WIDTH, Row, format_reasons, format_table, shorten
@@ -318,7 +319,7 @@ class Attachment:
         """
         if self.needs_units and self.graph is None:
             return self._pending or {}
-        state = {"identity": _as_tensor(self._identity()), "progress": torch.tensor([self._steps, self._tasks])}
+        state = {"identity": _as_tensor(self._identity()), "progress": host.tensor([self._steps, self._tasks])}
         for index, worker in self._all_workers():
             state |= {f"{index}.{key}": value for key, value in worker.state().items()}
         return state
@@ -482,7 +483,7 @@ def _check_identity(saved: dict[str, Any], present: dict[str, Any]) -> None:
 
 
 def _as_tensor(content: dict[str, Any]) -> Tensor:
-    return torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+    return host.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
 
 
 def _from_tensor(tensor: Tensor) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from regrow.units import host
+
 Time = Literal["steps", "step_sizes"]
 
 
@@ -38,7 +40,7 @@ class Clock:
 
     def state(self) -> Tensor:
         """Everything that `load` needs, as one float64 tensor."""
-        return torch.tensor([self._largest, self._passed], dtype=torch.float64)
+        return host.tensor([self._largest, self._passed], dtype=torch.float64)
 
     def load(self, state: Tensor) -> None:
         """Go on from what `state` returned."""

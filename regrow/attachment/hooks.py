@@ -97,7 +97,7 @@ class TapReader:
         if self._sum is not None:
             mean = self._sum / self._count
             self.last = mean[rows[:, 0]] if rows.shape[1] == 1 else mean[rows].mean(dim=1)
-        return torch.zeros(len(rows), device=device) if self.last is None else self.last
+        return torch.zeros(len(rows), dtype=torch.float32, device=device) if self.last is None else self.last
 
     def fired(self, device: torch.device) -> Tensor:
         """Whether each unit was positive anywhere, bool of shape (units,); False where nothing was read."""
@@ -112,7 +112,7 @@ class TapReader:
         """
         if self._kept:
             self.last = torch.cat(self._kept)
-        return torch.zeros(1, len(self._rows), device=device) if self.last is None else self.last
+        return torch.zeros(1, len(self._rows), dtype=torch.float32, device=device) if self.last is None else self.last
 
     def clear(self) -> None:
         """Forget what was read since the last step."""

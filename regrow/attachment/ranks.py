@@ -132,7 +132,7 @@ class Ranks:
         # Of 12 bits, so that the sum over 4096 ranks is a whole number in single precision still.
         mark = zlib.crc32(self._alike()) % 4096
         device = parts[0][0].device if parts else next(self._model.parameters()).device
-        marked = torch.tensor([float(mark)], device=device)
+        marked = torch.tensor([float(mark)], dtype=torch.float32, device=device)
         sum_of_marks, *sums = self._reduced([marked, *(value for value, _ in parts)], dist.ReduceOp.SUM)
         if sum_of_marks.item() != mark * self.count:
             raise StateError(

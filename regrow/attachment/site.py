@@ -13,6 +13,7 @@ from regrow.attachment.hooks import Switch, TapReader
 from regrow.errors import ConfigError, StateError
 from regrow.methods.picks import Picks
 from regrow.methods.unit_method import Choice, UnitMethod
+from regrow.units import host
 from regrow.units.graph import Tap, UnitGroup
 from regrow.units.initial import Init, SameLaw, law_for, measured_law
 from regrow.units.parametrized import behind, parameters_behind
@@ -62,8 +63,8 @@ class Site:
         self.state = method.initial_state(len(self.readers), self.size)
         self.picks = Picks(self.size)
         # The step after which each unit was drawn: age without a write at every step.
-        self.born = torch.zeros(self.size, dtype=torch.int64)
-        self._not_finite = torch.zeros(self.size, dtype=torch.bool)
+        self.born = host.zeros(self.size, dtype=torch.int64)
+        self._not_finite = host.zeros(self.size, dtype=torch.bool)
         self._warned = False
 
     @property
@@ -167,12 +168,12 @@ class Site:
             state["clock"] = self._clock.state()
         for number, law in enumerate(self.laws):
             measured = law.same if law.is_measured else None
-            state[f"law.{number}"] = torch.empty(0) if measured is None else measured.as_tensor()
+            state[f"law.{number}"] = host.empty(0) if measured is None else measured.as_tensor()
         for number, region in enumerate(self._resting):
             if region.initial is not None:
                 state[f"initial.{number}"] = region.initial.clone()
         for number, reader in enumerate(self.readers if len(self.readers) > 1 else ()):
-            state[f"last.{number}"] = torch.empty(0) if reader.last is None else reader.last.clone()
+            state[f"last.{number}"] = host.empty(0) if reader.last is None else reader.last.clone()
         return state
 
     def load_own_state(self, state: dict[str, Tensor]) -> None:
@@ -300,7 +301,8 @@ class Site:
 def _larger(first: int | Tensor, second: int | Tensor) -> int | Tensor:
     if isinstance(first, int) and isinstance(second, int):
         return max(first, second)
-    return torch.maximum(torch.as_tensor(first), torch.as_tensor(second))  # without fetching them
+    # Without fetching them.
+    return torch.maximum(*(each if isinstance(each, Tensor) else host.tensor(each) for each in (first, second)))
 
 
 def _total(sums: Iterable[Tensor]) -> Tensor:

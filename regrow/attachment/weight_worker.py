@@ -18,6 +18,7 @@ from regrow.attachment.service import Request
 from regrow.errors import ConfigError, ModelError, StateError
 from regrow.methods.picks import Picks
 from regrow.methods.weight_method import Moment, Role, Weight, WeightMethod
+from regrow.units import host
 from regrow.units.graph import UnitGraph
 from regrow.units.initial import SameLaw, reset_law, starting_law
 from regrow.units.optimizer_state import forget_path, remembered, state_of
@@ -158,7 +159,7 @@ class WeightWorker:
         for weight in self._known.values():
             state |= {f"{weight.name}.{key}": value.clone() for key, value in weight.state.items()}
             # What it is is told by its values where there is no other way, and those change.
-            state[f"{weight.name}.role"] = torch.tensor(get_args(Role).index(weight.role))
+            state[f"{weight.name}.role"] = host.tensor(get_args(Role).index(weight.role))
         for name, law in self._laws.items():
             state[f"{name}.law"] = law.as_tensor()
         if self.features is not None:

@@ -4,13 +4,13 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from regrow.errors import ConfigError
 from regrow.measures.dormancy import dormant_share
 from regrow.measures.magnitude import mean_magnitude, weight_magnitude
 from regrow.measures.rank import ranks
+from regrow.units import host
 from regrow.units.example import run, untouched
 from regrow.units.graph import UnitGraph, UnitGroup
 from regrow.units.parametrized import behind
@@ -103,5 +103,5 @@ def _tapped(group: UnitGroup) -> Any:
 
 
 def _incoming(model: nn.Module, group: UnitGroup) -> list[Tensor]:
-    every = torch.arange(group.size)
+    every = host.arange(group.size)
     return [Region(part, behind(model, part.parameter)).read(every) for part in group.having("incoming")]

@@ -8,11 +8,13 @@ are not finite.
 import torch
 from torch import Tensor
 
+from regrow.units import host
+
 
 def singular_values(activations: Tensor) -> Tensor:
     """Singular values, largest first; all NaN where an activation is not finite."""
     if not activations.isfinite().all():
-        return torch.full((min(activations.shape),), float("nan"))
+        return host.full((min(activations.shape),), float("nan"), dtype=torch.float32)
     sigma: Tensor = torch.linalg.svdvals(activations.float())
     return sigma
 

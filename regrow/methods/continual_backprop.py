@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from regrow.errors import ConfigError
 from regrow.methods.method import Variant, check_choice, check_share
 from regrow.methods.unit_method import QuotaMethod, Readings, Statistic
+from regrow.units import host
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class ContinualBackprop(QuotaMethod, name="cbp"):
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """Running means: of the contribution, or of the activation at each tap."""
         if self.needs == "first_order":
-            return {"first_order": torch.zeros(size)}
+            return {"first_order": host.zeros(size)}
         each_step = self.weight_sums == "each_step"
-        state = {"contribution": torch.zeros(size)} if each_step else {"activation": torch.zeros(taps, size)}
+        state = {"contribution": host.zeros(size)} if each_step else {"activation": host.zeros(taps, size)}
         if self._adaptable:
-            state["mean_activation"] = torch.zeros(taps, size)
+            state["mean_activation"] = host.zeros(taps, size)
         return state
 
     def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:

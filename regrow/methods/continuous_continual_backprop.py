@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from regrow.errors import ConfigError
 from regrow.methods.method import check_amount, check_share
 from regrow.methods.unit_method import Choice, PeriodicMethod, Readings, Statistic, relative
+from regrow.units import host
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ContinuousContinualBackprop(PeriodicMethod, name="ccbp"):
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """The running mean."""
-        return {"gradient": torch.zeros(size)}
+        return {"gradient": host.zeros(size)}
 
     def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:
         """One step of the running mean; a gradient that is not finite is left out."""

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from regrow.methods.method import methods_by_name
 from regrow.methods.unit_method import UnitMethod
 from regrow.methods.weight_method import Weight, WeightMethod
+from regrow.units import host
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _every(period: int) -> str:
 
 
 def _state(method: WeightMethod) -> str:
-    matrix = torch.ones(7, 5)
+    matrix = host.ones(7, 5)
     one = Weight("weight", matrix, 0.1, lambda draws: matrix, lambda: None, role="matrix", fan_in=5, layer=1)
     sizes = [value.numel() for value in method.initial_state(one).values()]
     if not sizes:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Generator, Tensor
 
 from regrow.methods.unit_method import QuotaMethod, Readings
+from regrow.units import host
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ class RandomReplacement(QuotaMethod, name="random-replacement"):
 
     def utility(self, readings: Readings, state: dict[str, Tensor], age: Tensor, generator: Generator) -> Tensor:
         """A uniform draw per unit, on the host."""
-        return torch.rand(readings.size, generator=generator, dtype=torch.float32).to(age.device, non_blocking=True)
+        return host.rand(readings.size, generator=generator).to(age.device, non_blocking=True)

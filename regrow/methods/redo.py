@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from regrow.methods.unit_method import Readings, Statistic, ThresholdMethod, relative
+from regrow.units import host
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ReDo(ThresholdMethod, name="redo"):
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """The last reading."""
-        return {"activity": torch.zeros(size)}
+        return {"activity": host.zeros(size)}
 
     def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:
         """Mean |h|, over taps if there are several."""

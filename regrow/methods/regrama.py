@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from regrow.methods.unit_method import Readings, Statistic, ThresholdMethod, relative
+from regrow.units import host
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ReGraMa(ThresholdMethod, name="regrama"):
 
     def initial_state(self, taps: int, size: int) -> dict[str, Tensor]:
         """The last reading; a unit that has had none counts as fully alive."""
-        return {"gradient": torch.zeros(size), "read": torch.zeros(size)}
+        return {"gradient": host.zeros(size), "read": host.zeros(size)}
 
     def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:
         """The gradient of this step."""

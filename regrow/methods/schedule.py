@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Generator, Tensor
 
+from regrow.units import host
+
 Budget = Literal["carried", "carried_of_all", "bernoulli"]
 
 
@@ -74,7 +76,7 @@ class Periodic:
 
     def state(self) -> Tensor:
         """See `Schedule`."""
-        return torch.tensor([self.step, self.replaced], dtype=torch.int64)
+        return host.tensor([self.step, self.replaced], dtype=torch.int64)
 
     def load(self, state: Tensor) -> None:
         """See `Schedule`."""
@@ -185,12 +187,12 @@ class Quota:
             return min(due, self.eligible)
         whole, part = divmod(self._rate * self.eligible, 1)
         # One draw a step whatever the fraction is, so that the sequence of draws does not depend on it.
-        return int(whole) + int(torch.rand((), generator=generator, dtype=torch.float64).item() < part)
+        return int(whole) + int(host.rand((), generator=generator, dtype=torch.float64).item() < part)
 
     def state(self) -> Tensor:
         """Everything that `load` needs, as one int64 tensor."""
         flat = [number for pair in self._young for number in pair]
-        return torch.tensor([self.step, self.eligible, self.eligible_sum, self.replaced, *flat], dtype=torch.int64)
+        return host.tensor([self.step, self.eligible, self.eligible_sum, self.replaced, *flat], dtype=torch.int64)
 
     def load(self, state: Tensor) -> None:
         """Go on from what `state` returned."""

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from regrow.methods.method import check_choice, check_count, check_share
 from regrow.methods.weight_method import Moment, WeightMethod
+from regrow.units import host
 
 
 @dataclass(frozen=True)
@@ -66,5 +67,5 @@ class SelectiveWeightReinit(WeightMethod, name="swr"):
         if self.selection == "threshold":
             return (utility <= self.share * utility.mean()).nonzero().flatten()
         whole, part = divmod(self.share * len(utility), 1)
-        count = int(whole) + int(torch.rand((), generator=generator).item() < part)
+        count = int(whole) + int(host.rand((), generator=generator).item() < part)
         return utility.argsort(stable=True)[:count]

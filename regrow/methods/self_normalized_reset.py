@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from regrow.errors import ConfigError
 from regrow.methods.method import check_choice, check_count, check_share
 from regrow.methods.unit_method import Choice, OverRanks, PeriodicMethod, Readings, Statistic
+from regrow.units import host
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
         """
         bins = -(-self.largest_gap // self.resolution) + 1
         names = ("silent", "since", "threshold", "batch")
-        state = {**{name: torch.zeros(size) for name in names}, "gaps": torch.zeros(bins, size)}
-        return state | {name: torch.zeros(self.period, size) for name in ("fired", "examples")}
+        state = {**{name: host.zeros(size) for name in names}, "gaps": host.zeros(bins, size)}
+        return state | {name: host.zeros(self.period, size) for name in ("fired", "examples")}
 
     def observe(self, readings: Readings, state: dict[str, Tensor], age: Tensor) -> None:
         """Note who fired. It is counted at the next look: a unit that is silent here may fire on another rank."""
@@ -101,7 +102,7 @@ class SelfNormalizedReset(PeriodicMethod, name="snr"):
             state[name].zero_()
         self._update(state)
         if not self.rejection_share:
-            return Choice(torch.empty(0, dtype=torch.int64))
+            return Choice(host.empty(0, dtype=torch.int64))
         silent, threshold = state["silent"], self.threshold(state)
         return Choice((silent > threshold if self.reset_when == "longer" else silent >= threshold).nonzero().flatten())
 

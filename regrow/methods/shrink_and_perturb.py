@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from regrow.methods.method import check_amount, check_choice, check_count, check_share
 from regrow.methods.weight_method import Moment, WeightMethod
+from regrow.units import host
 from regrow.units.blocks import in_blocks
 
 _SHARED = 1 << 17  # normal numbers, half a megabyte
@@ -111,7 +112,7 @@ def shrink_and_perturb(values: Tensor, shrink: float, noise_std: float, generato
     for (block,) in in_blocks(values):
         block.mul_(shrink)
         if noise_std:
-            noise = torch.randn(block.shape, generator=generator, dtype=torch.float32)
+            noise = host.randn(block.shape, generator=generator)
             block.add_(noise.to(block, non_blocking=True), alpha=noise_std)
 
 
@@ -121,14 +122,14 @@ def _perturb_by_shared_noise(
     """Multiply values and add noise of which blocks share the draws, in place."""
     # A circle on which opposite points have opposite signs. Two blocks that begin anywhere on it see the same draw in
     # the same place as often with equal as with opposite signs, so that no two weights correlate.
-    circle = torch.empty(3 * _SHARED)
+    circle = host.empty(3 * _SHARED)
     drawn, opposite, again = circle.split(_SHARED)
-    torch.randn(_SHARED, generator=generator, out=drawn).mul_(noise_std)
+    host.randn(_SHARED, generator=generator, out=drawn).mul_(noise_std)
     torch.neg(drawn, out=opposite)
     again.copy_(drawn)
     for value, shrink in zip(values, shrinks, strict=True):
         table = circle.to(value.device, non_blocking=True)
-        starts = torch.randint(2 * _SHARED, (-(-value.numel() // _SHARED),), generator=generator).tolist()
+        starts = host.randint(2 * _SHARED, (-(-value.numel() // _SHARED),), generator=generator).tolist()
         if value.is_contiguous():
             for start, block in zip(starts, value.view(-1).split(_SHARED), strict=False):
                 _shrink_and_add(block, shrink, table[start : start + len(block)])

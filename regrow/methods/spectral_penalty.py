@@ -9,6 +9,7 @@ from torch import Tensor
 
 from regrow.methods.method import check_amount, check_count
 from regrow.methods.weight_method import Moment, Weight, WeightMethod
+from regrow.units import host
 from regrow.units.blocks import in_blocks
 
 
@@ -52,7 +53,7 @@ class SpectralPenalty(WeightMethod, name="spectral-penalty"):
         if weight.role != "matrix":
             return {}
         width = weight.parameter.flatten(1).size(1)
-        start = torch.randn(width, generator=torch.Generator().manual_seed(0))
+        start = host.randn(width, generator=torch.Generator().manual_seed(0))
         return {"right": (start / start.norm()).to(weight.parameter.device)}
 
     @property

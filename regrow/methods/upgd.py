@@ -10,6 +10,7 @@ from torch import Tensor
 from regrow.errors import ConfigError
 from regrow.methods.method import check_amount, check_choice, check_share
 from regrow.methods.weight_method import Moment, Weight, WeightMethod
+from regrow.units import host
 from regrow.units.blocks import in_blocks
 
 
@@ -55,7 +56,7 @@ class UtilityPerturbation(WeightMethod, name="upgd"):
 
     def initial_state(self, weight: Weight) -> dict[str, Tensor]:
         """The running utility, and how many steps it has seen."""
-        return {"utility": torch.zeros_like(weight.parameter, dtype=torch.float32), "steps": torch.zeros(())}
+        return {"utility": torch.zeros_like(weight.parameter, dtype=torch.float32), "steps": host.zeros(())}
 
     @property
     def edits_gradients(self) -> bool:
@@ -74,7 +75,7 @@ class UtilityPerturbation(WeightMethod, name="upgd"):
             gradients, correction = weight.parameter.grad, self._correction(weight)
             assert gradients is not None
             for gradient, utility in in_blocks(gradients, weight.state["utility"]):
-                noise = torch.randn(gradient.shape, generator=moment.generator, dtype=torch.float32)
+                noise = host.randn(gradient.shape, generator=moment.generator)
                 noise = noise.to(gradient, non_blocking=True)
                 keep = 2 * (1 - torch.sigmoid(utility / correction / divisor)).to(gradient)
                 gradient.lerp_((gradient + self.noise_std * noise) * keep, self.strength)

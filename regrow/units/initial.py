@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regrow.errors import ConfigError, nearest
+from regrow.units import host
 from regrow.units.example import untouched
 from regrow.units.graph import UnitGroup
 from regrow.units.parametrized import parametrizations
@@ -60,15 +61,15 @@ class SameLaw:
 
     def as_tensor(self) -> Tensor:
         """Everything about it, as float64."""
-        return torch.tensor([get_args(Kind).index(self.kind), self.first, self.second], dtype=torch.float64)
+        return host.tensor([get_args(Kind).index(self.kind), self.first, self.second], dtype=torch.float64)
 
     def sample(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Draws of a shape, float32 on the host."""
         if self.kind == "uniform":
-            return torch.empty(shape).uniform_(self.first, self.second, generator=generator)
+            return host.empty(shape).uniform_(self.first, self.second, generator=generator)
         if self.kind == "normal":
-            return torch.empty(shape).normal_(self.first, self.second, generator=generator)
-        return torch.full(shape, self.first)
+            return host.empty(shape).normal_(self.first, self.second, generator=generator)
+        return host.full(shape, self.first, dtype=torch.float32)
 
     def could_give(self, values: Tensor) -> bool:
         """Whether values, not all of them equal, spread as draws from this law do, as far as chance goes."""

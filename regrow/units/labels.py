@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from regrow.units import host
+
 NONE = -1  # depends on no unit
 ZERO = -2  # known to be zero, so multiplying it says nothing about a weight
 UNUSED = -3  # in planes over a parameter: this element was never used so
@@ -21,15 +23,15 @@ class Units:
     def __init__(self) -> None:
         self._count = 0
         # An earlier number of the same unit, or itself. The last three entries are where negative labels point to.
-        self._parents = torch.tensor([UNUSED, ZERO, NONE])
+        self._parents = host.tensor([UNUSED, ZERO, NONE])
         self.joins = 0
 
     def new(self, count: int) -> Tensor:
         """Numbers of `count` new units."""
-        numbers = torch.arange(self._count, self._count + count)
+        numbers = host.arange(self._count, self._count + count)
         self._count += count
         if self._count > len(self._parents) - 3:
-            room = torch.arange(2 * self._count)
+            room = host.arange(2 * self._count)
             room[: len(self._parents) - 3] = self._parents[:-3]
             self._parents = torch.cat([room, self._parents[-3:]])
         return numbers
@@ -60,7 +62,7 @@ class Units:
 
 def constant(label: int, shape: Sequence[int]) -> Tensor:
     """A plane that is the same everywhere."""
-    return torch.full((), label, dtype=torch.int64).expand(tuple(shape))
+    return host.full((), label, dtype=torch.int64).expand(tuple(shape))
 
 
 def core(plane: Tensor) -> Tensor:
@@ -136,7 +138,7 @@ def meet(plane: Tensor, dims: Sequence[int]) -> Met:
     small, dims = core(plane), tuple(dims)
     shape = [1 if dim in dims else size for dim, size in enumerate(plane.shape)]
     if not small.numel():
-        empty, nowhere = torch.empty(0, dtype=torch.int64), constant(0, shape).bool()
+        empty, nowhere = host.empty(0, dtype=torch.int64), constant(0, shape).bool()
         return Met(constant(NONE, shape), empty, empty, nowhere, nowhere)
     highest = small.amax(dim=dims, keepdim=True) if dims else small
     other = (small >= 0) & (small != highest)

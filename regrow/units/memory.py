@@ -11,6 +11,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from regrow.units import host
 from regrow.units.labels import NONE, Units, compress, constant, core, units_in
 
 Geometry = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -38,7 +39,7 @@ def apart(addresses: Tensor) -> list[Tensor]:
     found = flat[flat >= 0]
     if not len(found):
         return [addresses]
-    present = torch.zeros(int(found.max() - found.min()) + 1, dtype=torch.bool)
+    present = host.zeros(int(found.max() - found.min()) + 1, dtype=torch.bool)
     present[found - found.min()] = True
     if int(present.sum()) == len(found):
         return [addresses]
@@ -46,7 +47,7 @@ def apart(addresses: Tensor) -> list[Tensor]:
     _, counts = flat[order].unique_consecutive(return_counts=True)
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
     turn = torch.empty_like(flat)
-    turn[order] = torch.arange(len(flat)) - starts
+    turn[order] = host.arange(len(flat)) - starts
     turn = turn.view(addresses.shape)
     last = int(turn[addresses >= 0].max())
     return [torch.where(turn == number, addresses, NONE) for number in range(last + 1)]
@@ -116,7 +117,7 @@ class Field:
         if self._flat is not None and len(self._flat) < length:  # as by resize_
             self._flat = torch.cat([self._flat, self._flat.new_full((length - len(self._flat),), self._fill)])
         if self._flat is None:
-            self._flat = torch.full((length,), self._fill, dtype=torch.int64)
+            self._flat = host.full((length,), self._fill, dtype=torch.int64)
             if self._base is not None:
                 offset, shape, strides = self._base
                 self._flat.as_strided(shape, strides, offset).copy_(self._planes[self._base])
@@ -270,7 +271,7 @@ class Memory:
         if window is not None:
             offset, shape, strides = window.place
             owner = self.atlas.tensors[window.name]
-            numbers = torch.arange(self.atlas.start[window.name], self.atlas.start[window.name] + extent(owner))
+            numbers = host.arange(self.atlas.start[window.name], self.atlas.start[window.name] + extent(owner))
             return numbers.as_strided(shape, strides, offset)
         shadow = self._shadows.get(tensor.untyped_storage()._cdata)
         return constant(NONE, tensor.shape) if shadow is None else shadow.addresses.read(tensor)

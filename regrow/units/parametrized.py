@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from regrow.errors import ModelError
+from regrow.units import host
 from regrow.units.example import untouched
 
 Originals = Sequence[Tensor]
@@ -189,7 +190,7 @@ def _trials(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _noise(seed: int, like: Tensor, dtype: torch.dtype) -> Tensor:
-    noise = torch.empty(like.shape).uniform_(-2, 2, generator=torch.Generator().manual_seed(seed))
+    noise = host.empty(like.shape).uniform_(-2, 2, generator=torch.Generator().manual_seed(seed))
     return noise.to(device=like.device, dtype=dtype)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from regrow.units import host
 from regrow.units.labels import varying
 
 
@@ -53,7 +54,7 @@ class Rows:
 
     def of(self, units: Sequence[int]) -> dict[int, Tensor]:
         """Positions of some units, alike in number, along each indexed dimension: int64 of shape (units, positions)."""
-        numbers = torch.searchsorted(self.units, torch.tensor(units))
+        numbers = torch.searchsorted(self.units, host.tensor(units))
         return {dim: along.of(numbers) for dim, along in zip(self.dims, self._along, strict=True)}
 
 
@@ -63,7 +64,7 @@ class _Along:
     def __init__(self, owner: Tensor, runs: Tensor, lengths: Tensor, units: int) -> None:
         pairs = (owner * len(lengths) + runs).unique()
         owner, runs = pairs // len(lengths), pairs % len(lengths)
-        self.counts = torch.zeros(units, dtype=torch.int64).index_add(0, owner, lengths[runs])
+        self.counts = host.zeros(units, dtype=torch.int64).index_add(0, owner, lengths[runs])
         # All have the same, as of an embedding without its row for padding: kept once for all of them.
         self._same = units > 0 and len(pairs) == units * len(runs.unique())
         starts = lengths.cumsum(0) - lengths
@@ -77,22 +78,22 @@ class _Along:
     def of(self, numbers: Tensor) -> Tensor:
         if self._same:
             return self._places.expand(len(numbers), -1)
-        return self._places[self._first[numbers][:, None] + torch.arange(int(self.counts[numbers[0]]))]
+        return self._places[self._first[numbers][:, None] + host.arange(int(self.counts[numbers[0]]))]
 
 
 def _without_repeats(plane: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The plane with each run of equal slices along a dimension narrowed to one; and the lengths of the runs."""
     if plane.size(dim) < 2:
-        return plane, torch.ones(plane.size(dim), dtype=torch.int64)
+        return plane, host.ones(plane.size(dim), dtype=torch.int64)
     others = [other for other in range(plane.dim()) if other != dim]
     last = plane.size(dim) - 1
     differs = plane.narrow(dim, 1, last) != plane.narrow(dim, 0, last)
-    new = torch.cat([torch.ones(1, dtype=torch.bool), differs.any(dim=others) if others else differs])
+    new = torch.cat([host.ones(1, dtype=torch.bool), differs.any(dim=others) if others else differs])
     starts = new.nonzero().flatten()
-    return plane.index_select(dim, starts), torch.cat([starts, torch.tensor([last + 1])]).diff()
+    return plane.index_select(dim, starts), torch.cat([starts, host.tensor([last + 1])]).diff()
 
 
 def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
     """All whole numbers from each start on, as many as its length, one after the other."""
-    within = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+    within = host.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
     return starts.repeat_interleave(lengths) + within

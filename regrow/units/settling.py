@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from regrow.units import host
 from regrow.units.evidence import Claim
 from regrow.units.graph import Role
 from regrow.units.labels import NONE, UNUSED, ZERO, Units, compress, core
@@ -61,7 +62,7 @@ class _Settling:
             axes = _axes(claim.place, tensor)
             if axes is not None:
                 return _permuted(plane, axes, tensor)
-        flat = torch.full((extent(tensor),), UNUSED, dtype=torch.int64)
+        flat = host.full((extent(tensor),), UNUSED, dtype=torch.int64)
         if isinstance(claim.place, Tensor):
             place = claim.place.expand(plane.shape)
             inside = (place >= 0) & (place < len(flat))

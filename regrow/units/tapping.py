@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from regrow.units import host
 from regrow.units.evidence import Claim, Evidence
 from regrow.units.graph import Tap
 from regrow.units.labels import core
@@ -36,7 +37,7 @@ class TapFinder:
             units: of the group.
             names: parameters that read them.
         """
-        numbers = torch.tensor(units)
+        numbers = host.tensor(units)
         known: dict[object, Tap | None] = {}
         found = {}
         for name in names:
@@ -85,4 +86,4 @@ def _positions(labels: Tensor, units: Tensor) -> Tensor | None:
     counts = torch.searchsorted(ordered, units, right=True) - first
     if not bool((counts == counts[0]).all()) or not counts[0]:
         return None
-    return order[first[:, None] + torch.arange(int(counts[0]))]
+    return order[first[:, None] + host.arange(int(counts[0]))]

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from regrow.errors import ConfigError, ModelError
+from regrow.units import host
 from regrow.units.example import run, tensors_of, untouched
 from regrow.units.graph import Slice, UnitGraph, UnitGroup
 from regrow.units.parametrized import Parametrized, behind
@@ -187,7 +188,7 @@ class _Prover:
             return [tensor.clone() for tensor in tensors_of(run(self.model, self.example))]
 
     def check(self, group: UnitGroup, count: int) -> Check:
-        spread = torch.linspace(0, group.size - 1, min(count, group.size))
+        spread = host.linspace(0, group.size - 1, min(count, group.size))
         chosen = sorted({round(place) for place in spread.tolist()})
         moved, leak = [], 0.0
         sought = list(group.having("outgoing"))
@@ -224,7 +225,7 @@ class _Prover:
                         self.randomise_all()
                     kept = self.present[part.parameter][part.index(unit)].clone()
                     if not bool(kept.any()):  # as after a reset of the layer
-                        kept = torch.randn(kept.shape, generator=self.generator).to(kept)
+                        kept = host.randn(kept.shape, generator=self.generator).to(kept)
                     results = []
                     for _ in range(2):
                         self.redraw(group, unit)
@@ -249,7 +250,7 @@ class _Prover:
                 self.randomise_all()
                 before = self.outputs(training)
                 self.present[name].add_(
-                    torch.randn(self.present[name].shape, generator=self.generator).to(self.present[name])
+                    host.randn(self.present[name].shape, generator=self.generator).to(self.present[name])
                 )
                 if not _equal(before, self.outputs(training)):
                     return True
@@ -259,7 +260,7 @@ class _Prover:
         """Give a unit other incoming weights, statistics, bias and gain, such that ReLU lets it through."""
         for part in group.having("incoming", "bias", "gain", "statistic"):
             tensor, place = self.present[part.parameter], part.index(unit)
-            noise = torch.randn(tensor[place].shape, generator=self.generator).to(tensor)
+            noise = host.randn(tensor[place].shape, generator=self.generator).to(tensor)
             if part.role == "incoming":
                 wide = tensor if tensor.is_complex() else tensor.float()
                 tensor[place] = noise * wide.std(correction=0).clamp(min=0.01).to(tensor)
@@ -274,7 +275,7 @@ class _Prover:
         names = [name for name, _ in self.model.named_parameters()]
         for name in (*names, *self.computed):
             tensor = self.present[name]
-            noise = torch.randn(tensor.shape, generator=self.generator).to(tensor)
+            noise = host.randn(tensor.shape, generator=self.generator).to(tensor)
             tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5 if tensor.dim() > 1 else 0.5 + noise.abs())
 
     @contextmanager

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from regrow.units import host
 from regrow.units.call import Call
 from regrow.units.labels import NONE, compress, constant, core, has_units, meet, units_in, varying
 from regrow.units.memory import has_memory
@@ -162,7 +163,7 @@ def convolution(record: Record, call: Call) -> None:
         for one in (plane, record.labels(weight)):
             if has_units(one):
                 record.leak("product", f"{record.where} convolves with a computed kernel", units_in(one), [out])
-        units = torch.full((count,), NONE)
+        units = host.full((count,), NONE)
     if units is not None:
         result = units.view(1, -1, *[1] * (out.dim() - 2)).expand(out.shape)
     if bias is not None:
