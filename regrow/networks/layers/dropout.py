@@ -43,7 +43,7 @@ class Dropout(nn.Module):
 
     def mask(self, shape: tuple[int, ...]) -> Tensor:
         """Draw what values of a shape are multiplied by: 0 or 1 / (1 - p), in float32 on the host."""
-        return (torch.rand(shape, generator=self.generator) >= self.p) * (1 / (1 - self.p))
+        return (torch.rand(shape, generator=self.generator, device="cpu") >= self.p) * (1 / (1 - self.p))
 
     def get_extra_state(self) -> Tensor:
         """State of the generator."""
