@@ -13,7 +13,10 @@ from regrow.methods.weight_method import Moment, WeightMethod
 from regrow.units import host
 from regrow.units.blocks import in_blocks
 
-_SHARED = 1 << 17  # normal numbers, half a megabyte
+_DRAWS = 1 << 15  # normal numbers that weights share
+_TILES = (
+    8  # as often they are laid out, with other signs: in blocks that long, calls cost little, and the cache suffices
+)
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,11 @@ class ShrinkAndPerturb(WeightMethod, name="shrink-and-perturb"):
         noise_std: σ ≥ 0, standard deviation of the noise added per step.
         period: act at every n-th step only, with shrinkage and noise variance of n steps at once. Noise costs
             a draw for every weight, which for small networks exceeds the cost of the step itself.
-        noise: "independent": a draw for every weight. "shared": 131,072 draws a step serve all weights, each block of
-            so many beginning at another place and with another sign among them (after Salimans et al. 2017, whose
-            workers share a table of noise). The noise of a weight is still normal and independent from step to step,
-            and that of any two weights uncorrelated; what differs is of higher order, such as the spread of the
-            squared length of all noise. It costs a tenth (docs/cost.md).
+        noise: "independent": a draw for every weight. "shared": 32,768 draws a step serve all weights, each stretch of
+            so many from another place on and with another sign (after Salimans et al. 2017, whose workers share a
+            table of noise). The noise of a weight is still normal and independent from step to step, and that of any
+            two weights uncorrelated; what differs is of higher order, such as the spread of the squared length of
+            all noise. It costs less than a tenth (docs/cost.md).
     """
 
     reference: ClassVar[str] = "Ash & Adams, NeurIPS 2020; Dohare et al., Nature 2024"
@@ -120,22 +123,35 @@ def _perturb_by_shared_noise(
     values: Sequence[Tensor], shrinks: Sequence[float], noise_std: float, generator: Generator
 ) -> None:
     """Multiply values and add noise of which blocks share the draws, in place."""
-    # A circle on which opposite points have opposite signs. Two blocks that begin anywhere on it see the same draw in
-    # the same place as often with equal as with opposite signs, so that no two weights correlate.
-    circle = host.empty(3 * _SHARED)
-    drawn, opposite, again = circle.split(_SHARED)
-    host.randn(_SHARED, generator=generator, out=drawn).mul_(noise_std)
-    torch.neg(drawn, out=opposite)
-    again.copy_(drawn)
+    tiles = min(_TILES, max((-(-value.numel() // _DRAWS) for value in values), default=1))
+    circle = _circle(tiles, generator).mul_(noise_std)
+    length = tiles * _DRAWS
     for value, shrink in zip(values, shrinks, strict=True):
         table = circle.to(value.device, non_blocking=True)
-        starts = host.randint(2 * _SHARED, (-(-value.numel() // _SHARED),), generator=generator).tolist()
+        starts = host.randint(2 * length, (-(-value.numel() // length),), generator=generator).tolist()
         if value.is_contiguous():
-            for start, block in zip(starts, value.view(-1).split(_SHARED), strict=False):
+            for start, block in zip(starts, value.view(-1).split(length), strict=False):
                 _shrink_and_add(block, shrink, table[start : start + len(block)])
         else:
-            noise = torch.cat([table[start : start + _SHARED] for start in starts])
+            noise = torch.cat([table[start : start + length] for start in starts])
             _shrink_and_add(value, shrink, noise[: value.numel()].view(value.shape))
+
+
+def _circle(tiles: int, generator: Generator) -> Tensor:
+    """Lay the same draws out as tiles with random signs, then all of it with the opposite sign, and the first half once
+    more, for blocks that go on beyond the end.
+
+    Within a block, which is no longer than all tiles, two places with the same draw lie on two tiles, whose signs agree
+    as often as not. Two blocks that begin anywhere see the same place as often as its opposite. So no two weights
+    correlate.
+    """
+    circle = host.empty(3, tiles, _DRAWS)
+    first, opposite, again = circle
+    signs = host.randint(2, (tiles, 1), generator=generator).mul_(2).sub_(1)
+    torch.mul(signs, host.randn(_DRAWS, generator=generator), out=first)
+    torch.neg(first, out=opposite)
+    again.copy_(first)
+    return circle.view(-1)
 
 
 def _shrink_and_add(values: Tensor, shrink: float, noise: Tensor) -> None:

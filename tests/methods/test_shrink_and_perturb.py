@@ -68,7 +68,8 @@ def test_a_period_does_the_same_in_one_go() -> None:
 
 
 def test_shared_noise_is_a_window_on_a_circle_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shrink_and_perturb, "_SHARED", 5)
+    monkeypatch.setattr(shrink_and_perturb, "_DRAWS", 3)
+    monkeypatch.setattr(shrink_and_perturb, "_TILES", 2)
     model, optimizer, plastic = attached(regrow.ShrinkAndPerturb(0.5, 0.01, noise="shared"))
     w = values(model)
     draws = torch.Generator()
@@ -76,24 +77,26 @@ def test_shared_noise_is_a_window_on_a_circle_of_draws(monkeypatch: pytest.Monke
     draws.set_state(saved)
     for seed in range(4):
         stepped = descended(w, gradients(w, seed))
-        z = torch.randn(5, generator=draws).double().numpy()
+        signs = torch.randint(2, (2, 1), generator=draws).numpy() * 2 - 1
+        half = (signs * torch.randn(3, generator=draws).double().numpy()).flatten()
+        circle = np.concatenate([half, -half])
         for name, value in stepped.items():
-            starts = torch.randint(10, (math.ceil(value.size / 5),), generator=draws).tolist()
-            places = (np.repeat(starts, 5)[: value.size] + np.arange(value.size) % 5) % 10
-            noise = np.where(places < 5, 1, -1) * z[places % 5]
-            w[name] = (1 - LEARNING_RATE * 0.5) * value + 0.01 * noise.reshape(value.shape)
+            starts = torch.randint(12, (math.ceil(value.size / 6),), generator=draws).tolist()
+            places = (np.repeat(starts, 6)[: value.size] + np.arange(value.size) % 6) % 12
+            w[name] = (1 - LEARNING_RATE * 0.5) * value + 0.01 * circle[places].reshape(value.shape)
         step(model, optimizer, seed)
         assert_equal(model, w)
-    assert any(value.size > 5 for value in w.values())
+    assert any(value.size > 6 for value in w.values()) and any(value.size < 6 for value in w.values())
 
 
 def test_shared_noise_is_normal_independent_over_time_and_uncorrelated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shrink_and_perturb, "_SHARED", 4)
-    model = nn.Linear(6, 3)
+    monkeypatch.setattr(shrink_and_perturb, "_DRAWS", 3)
+    monkeypatch.setattr(shrink_and_perturb, "_TILES", 2)
+    model = nn.Linear(5, 4)  # blocks of 6, which begin anew every 6 weights
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     regrow.attach(model, optimizer, regrow.ShrinkAndPerturb(0.0, 0.1, noise="shared"))
     parameters = list(model.parameters())
-    count, seen = 20_000, []
+    count, seen = 10_000, []
     for _ in range(count):
         for parameter in parameters:
             nn.init.zeros_(parameter)
@@ -103,18 +106,20 @@ def test_shared_noise_is_normal_independent_over_time_and_uncorrelated(monkeypat
     noise = torch.stack(seen).double() / 0.1
     bound = 5 / math.sqrt(count)
     covariances = noise.T @ noise / count
-    assert (covariances - torch.eye(21)).abs().max() < 1.5 * bound  # 1.5: variances spread √2 as much as covariances
+    # Of draws that are shared, squares have the mean 3 and so covariances spread √3 as much.
+    assert (covariances - torch.eye(24)).abs().max() < 1.8 * bound
     assert (noise[1:].T @ noise[:-1] / count).abs().max() < bound
     assert noise.mean(dim=0).abs().max() < bound
     assert ((noise**4).mean(dim=0) - 3).abs().max() < 10 * bound, "kurtosis; its draws spread √96"
-    same = [(noise[:, 0].abs() == noise[:, place].abs()).double().mean() for place in range(4, 21)]
-    assert all(abs(share - 0.25) < bound for share in same), "blocks do share their draws"
+    shared = (noise[:, :1].abs() == noise[:, 1:].abs()).double().mean(dim=0)
+    assert shared[2] == 1 and shared[[0, 1, 3, 4]].max() == 0, "within a block, three places on"
+    assert ((shared[5:] - 1 / 3).abs() < bound).all(), "from block to block, anywhere"
 
 
 def test_shared_noise_does_not_depend_on_how_weights_lie_in_memory() -> None:
     def after(form: torch.memory_format) -> torch.Tensor:
         torch.manual_seed(0)
-        model = nn.Conv2d(64, 128, 5).to(memory_format=form)
+        model = nn.Conv2d(96, 128, 5).to(memory_format=form)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         regrow.attach(model, optimizer, regrow.ShrinkAndPerturb(0.1, 0.1, noise="shared"))
         for parameter in model.parameters():
@@ -123,7 +128,7 @@ def test_shared_noise_does_not_depend_on_how_weights_lie_in_memory() -> None:
         return model.weight.detach().contiguous()
 
     rows, last = after(torch.contiguous_format), after(torch.channels_last)
-    assert rows.numel() > shrink_and_perturb._SHARED
+    assert rows.numel() > shrink_and_perturb._DRAWS * shrink_and_perturb._TILES
     assert torch.equal(rows, last)
 
 
