@@ -20,12 +20,17 @@ from tests.methods.by_hand import (
 )
 
 
+def _draws_of(plastic: regrow.Attachment) -> torch.Generator:
+    """A generator that draws what its next steps will."""
+    draws = torch.Generator()
+    [saved] = [value for key, value in plastic.state_dict().items() if key.endswith("generator")]
+    return draws.set_state(saved)
+
+
 def test_each_step_shrinks_and_adds_noise() -> None:
     model, optimizer, plastic = attached(regrow.ShrinkAndPerturb(0.5, 0.01))
     w = values(model)
-    draws = torch.Generator()
-    [saved] = [value for key, value in plastic.state_dict().items() if key.endswith("generator")]
-    draws.set_state(saved)
+    draws = _draws_of(plastic)
     for seed in range(4):
         stepped = descended(w, gradients(w, seed))
         noise = {name: torch.randn(value.shape, generator=draws).double().numpy() for name, value in w.items()}
@@ -72,9 +77,7 @@ def test_shared_noise_is_a_window_on_a_circle_of_draws(monkeypatch: pytest.Monke
     monkeypatch.setattr(shrink_and_perturb, "_TILES", 2)
     model, optimizer, plastic = attached(regrow.ShrinkAndPerturb(0.5, 0.01, noise="shared"))
     w = values(model)
-    draws = torch.Generator()
-    [saved] = [value for key, value in plastic.state_dict().items() if key.endswith("generator")]
-    draws.set_state(saved)
+    draws = _draws_of(plastic)
     for seed in range(4):
         stepped = descended(w, gradients(w, seed))
         signs = torch.randint(2, (2, 1), generator=draws).numpy() * 2 - 1
