@@ -40,7 +40,8 @@ def published_ppo(clone: Path, environment: gym.Env[Any, Any]) -> Callable[[], N
         for name in ("algos.rl.agent", "algos.rl.buffer", "algos.rl.ppo", "nets.policies", "nets.valuefs")
     )
     first, _ = environment.reset(seed=0)
-    settings, actions = PPOSettings(), 8
+    settings = PPOSettings()
+    actions = environment.action_space.sample().size
     policy = policies.MLPPolicy(len(first), actions, act_type="ReLU", h_dim=_WIDTHS, init="lecun")
     value = values.MLPVF(len(first), act_type="ReLU", h_dim=_WIDTHS, init="lecun")
     learner = learners.PPO(

@@ -57,8 +57,5 @@ class ParsevalPenalty(WeightMethod, name="parseval"):
     def _gradient(self, matrix: Tensor) -> Tensor:
         if matrix.size(0) > matrix.size(1):
             return self._gradient(matrix.T).T
-        return (
-            4
-            * (matrix @ matrix.T - self.scale * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device))
-            @ matrix
-        )
+        identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        return 4 * (matrix @ matrix.T - self.scale * identity) @ matrix

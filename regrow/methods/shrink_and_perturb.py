@@ -14,9 +14,7 @@ from regrow.units import host
 from regrow.units.blocks import in_blocks
 
 _DRAWS = 1 << 15  # normal numbers that weights share
-_TILES = (
-    8  # as often they are laid out, with other signs: in blocks that long, calls cost little, and the cache suffices
-)
+_TILES = 8  # as often they are laid out, with other signs: over blocks that long, calls cost little
 
 
 @dataclass(frozen=True)
@@ -126,11 +124,13 @@ def _perturb_by_shared_noise(
     tiles = min(_TILES, max((-(-value.numel() // _DRAWS) for value in values), default=1))
     circle = _circle(tiles, generator).mul_(noise_std)
     length = tiles * _DRAWS
+    tables = {device: circle.to(device, non_blocking=True) for device in {value.device for value in values}}
     for value, shrink in zip(values, shrinks, strict=True):
-        table = circle.to(value.device, non_blocking=True)
-        starts = host.randint(2 * length, (-(-value.numel() // length),), generator=generator).tolist()
+        table = tables[value.device]
+        count = max(1, -(-value.numel() // length))
+        starts = host.randint(2 * length, (count,), generator=generator).tolist()
         if value.is_contiguous():
-            for start, block in zip(starts, value.view(-1).split(length), strict=False):
+            for start, block in zip(starts, value.view(-1).split(length), strict=True):
                 _shrink_and_add(block, shrink, table[start : start + len(block)])
         else:
             noise = torch.cat([table[start : start + length] for start in starts])
