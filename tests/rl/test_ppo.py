@@ -123,20 +123,21 @@ def test_the_gradients_are_those_of_the_loss_of_the_paper(std):
     assert 0 < held.sum() < len(held), "some are held back by the clip, and some are not"
 
 
+@pytest.mark.parametrize("environments", [1, 4])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_it_acts_as_the_policy_says_and_tells_what_its_units_did(activation):
-    ppo, agent, _ = make(SignOfObservation(), activation=activation)
+def test_it_acts_as_the_policy_says_and_tells_what_its_units_did(activation, environments):
+    ppo, agent, _ = make(*(SignOfObservation() for _ in range(environments)), activation=activation)
     buffer, _ = ppo._act()
-    observations = torch.from_numpy(buffer.observations[:, 0])
+    observations, actions = (torch.from_numpy(each.reshape(128, -1)) for each in (buffer.observations, buffer.actions))
     with torch.no_grad():
         first = agent.policy[1](agent.policy[0](observations))
         second = agent.policy[3](agent.policy[2](first))
         means = agent.policy[4](second)
-        logp = torch.distributions.Normal(means, 1.0).log_prob(torch.from_numpy(buffer.actions[:, 0])).sum(dim=1)
-    torch.testing.assert_close(torch.from_numpy(buffer.log_probabilities[:, 0]), logp, rtol=1e-4, atol=1e-4)
+        logp = torch.distributions.Normal(means, 1.0).log_prob(actions).sum(dim=1)
+    torch.testing.assert_close(torch.from_numpy(buffer.log_probabilities.reshape(128)), logp, rtol=1e-4, atol=1e-4)
     for expected, found in zip((first, second), zip(*buffer.hidden, strict=True), strict=True):
-        torch.testing.assert_close(torch.from_numpy(np.concatenate(found)), expected, rtol=1e-5, atol=1e-6)
-    noise = buffer.actions[:, 0] - means.numpy()
+        torch.testing.assert_close(torch.from_numpy(np.vstack(found)), expected, rtol=1e-5, atol=1e-6)
+    noise = (actions - means).numpy()
     assert abs(noise.mean()) < 0.3 and 0.8 < noise.std() < 1.2
 
 
