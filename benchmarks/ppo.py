@@ -3,9 +3,9 @@
 Each call is one cycle of the article's settings: 2,048 environment steps with two networks of 256–256, 160 updates.
 Compared are PPO as one writes it by hand in PyTorch; Stable-Baselines3 with the same sizes; `regrow.rl.ppo`, alone,
 with continual backpropagation, and with 16 environments; and the published code, if `--published` says where a clone of
-it is. regrow has its own Ant, as its studies have, which gives the numbers of Gymnasium's, which the others have; there
-is a case of regrow with that, too, and of each environment alone. CPU time of one thread; "ms" divided by 2.048 is µs
-an environment step, and "time, x baseline" how many times as long as regrow a case takes. The last cases are 16
+it is. regrow's cases have its own Ant, as its studies do, the others Gymnasium's, which gives the same numbers; one
+case is regrow with Gymnasium's, and two are each environment alone. CPU time of one thread; "ms" divided by 2.048 is µs
+an environment step, and "time, x baseline" how many times as long as regrow a case takes. At the end come 16
 environments again, timed by the clock on the wall, with one thread and with two.
 """
 

@@ -10,8 +10,9 @@ from gymnasium.envs.mujoco import ant_v5
 class AntEnv(ant_v5.AntEnv):
     """Gymnasium's Ant-v5, number for number.
 
-    Of a step of that, a fifth is spent on working out twice what follows from MuJoCo's state. Here it is worked out
-    once; the physics, the settings and all else are Gymnasium's own.
+    A tenth of its step goes into working out again what follows from MuJoCo's state: forces, health, position. Here
+    each is worked out once; physics, settings and all else are Gymnasium's own. What derives from this overrides
+    `step`, which does not call `_get_obs`, `_get_rew`, `is_healthy` and their like.
     """
 
     def step(self, action: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
@@ -23,16 +24,17 @@ class AntEnv(ant_v5.AntEnv):
         x_velocity, y_velocity = (torso[:2] - before) / self.dt
 
         state = np.concatenate((data.qpos, data.qvel))
-        forces = data.cfrc_ext.clip(*self._contact_force_range)
-        observation = state[self.observation_structure["skipped_qpos"] :]
-        if self._include_cfrc_ext_in_observation:
-            observation = np.concatenate((observation, forces[1:].reshape(-1)))
+        least, greatest = self._contact_force_range
+        forces = data.cfrc_ext.clip(least, greatest)
+        seen = state[2:] if self._exclude_current_positions_from_observation else state
+        is_felt = self._include_cfrc_ext_in_observation
+        observation = np.concatenate((seen, forces[1:].reshape(-1))) if is_felt else seen.copy()
         lowest, highest = self._healthy_z_range
         is_healthy = np.isfinite(state).all() and lowest <= state[2] <= highest
 
         forward = x_velocity * self._forward_reward_weight
         survived = is_healthy * self._healthy_reward
-        control_cost = self._ctrl_cost_weight * np.add.reduce(np.square(action))
+        control_cost = self._ctrl_cost_weight * np.sum(np.square(action))
         contact_cost = self._contact_cost_weight * np.add.reduce(np.square(forces), axis=None)
         position = state[:2]
         info = {

@@ -220,7 +220,6 @@ class PPO:
             snapshot.check(environment)
             check_spaces(environment)
         self._agent, self._optimizer = agent, optimizer
-        self._parameters = list(agent.parameters())
         self._layers = [
             (layer.weight.detach().numpy().T, layer.bias.detach().numpy())
             for layer in agent.policy
@@ -334,10 +333,15 @@ class PPO:
             order = torch.from_numpy(self._random.permutation(settings.buffer))
             shuffled = [column.index_select(0, order).split(size) for column in columns]
             for minibatch in zip(*shuffled, strict=True):
-                for parameter in self._parameters:  # zero_grad, in less time
-                    parameter.grad = None
+                self._clear_gradients()
                 self._backward(*minibatch)
                 self._optimizer.step()
+
+    def _clear_gradients(self) -> None:
+        """What the optimizer's `zero_grad` does, in a tenth of its time."""
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def _backward(
         self, observations: Tensor, actions: Tensor, log_probabilities: Tensor, advantages: Tensor, targets: Tensor

@@ -14,7 +14,7 @@ from regrow.rl.changing import ChangingPhysics
 
 ID = "regrow/SlipperyAnt-v0"
 _QUICK = {"Ant-v5": "regrow/Ant-v5"}
-"""By the name of an environment of Gymnasium that which gives the same numbers in less time."""
+"""Faster environments with the same numbers, by the names of Gymnasium's."""
 _LONGEST = 1000  # steps of an episode
 
 
@@ -45,7 +45,7 @@ def slippery_ant(
 
 
 def make(name: str, **settings: Any) -> gym.Env[Any, Any]:
-    """Make an environment of Gymnasium, or that which gives the same numbers in less time; see `regrow.rl.ant`.
+    """Make an environment of Gymnasium; of Ant-v5 the faster equal, see `regrow.rl.ant`.
 
     Raises:
         DependencyError: it needs MuJoCo, which is not installed.

@@ -85,17 +85,31 @@ def test_a_state_that_is_not_finite_ends_the_episode_alike(field, place, value, 
     assert answers[0][2] is not is_healthy
 
 
-def test_what_is_wrong_with_an_action_is_told_alike():
+@pytest.mark.parametrize("kind", [list, lambda action: np.ma.masked_greater(action, 0.5), np.ndarray.tolist])
+def test_actions_of_other_kinds_are_taken_alike(kind):
+    quick, plain = (env.unwrapped for env in pair())
+    random = np.random.default_rng(0)
+    quick.reset(seed=1), plain.reset(seed=1)
+    for _ in range(20):
+        action = kind(random.standard_normal(8))
+        same(quick.step(action), plain.step(action))
+
+
+def test_what_is_wrong_is_told_alike():
     for env in pair():
         env.reset(seed=0)
         with pytest.raises(ValueError, match=r"Action dimension mismatch\. Expected \(8,\), found \(7,\)"):
             env.unwrapped.step(np.zeros(7))
+        env.unwrapped._contact_force_range = (-1.0,)
+        with pytest.raises(ValueError, match=r"not enough values to unpack \(expected 2, got 1\)"):
+            env.unwrapped.step(np.zeros(8))
 
 
 def test_what_is_returned_is_not_touched_by_the_next_step():
     env = AntEnv(include_cfrc_ext_in_observation=False)
     env.reset(seed=0)
     observation, _, _, _, info = env.step(np.ones(8))
+    assert observation.flags.owndata
     before = observation.copy(), info["x_position"]
     env.step(np.ones(8))
     assert (observation == before[0]).all() and info["x_position"] == before[1]

@@ -123,6 +123,23 @@ def test_the_gradients_are_those_of_the_loss_of_the_paper(std):
     assert 0 < held.sum() < len(held), "some are held back by the clip, and some are not"
 
 
+def test_an_update_begins_without_the_gradients_of_the_last_one_whatever_else_the_optimizer_has():
+    ppo, agent, optimizer = make(SignOfObservation())
+    gain = nn.Parameter(torch.ones(()))
+    agent.value[1].register_forward_hook(lambda module, shown, output: output * gain)
+    optimizer.add_param_group({"params": [gain]})
+    backward, updates = ppo._backward, []
+
+    def watched(*minibatch):
+        assert all(parameter.grad is None for parameter in (gain, *agent.parameters()))
+        backward(*minibatch)
+        updates.append(gain.grad.item())
+
+    ppo._backward = watched
+    ppo.advance()
+    assert len(updates) == SMALL.epochs * SMALL.minibatches and all(updates)
+
+
 @pytest.mark.parametrize("environments", [1, 4])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_it_acts_as_the_policy_says_and_tells_what_its_units_did(activation, environments):
@@ -137,6 +154,7 @@ def test_it_acts_as_the_policy_says_and_tells_what_its_units_did(activation, env
     torch.testing.assert_close(torch.from_numpy(buffer.log_probabilities.reshape(128)), logp, rtol=1e-4, atol=1e-4)
     for expected, found in zip((first, second), zip(*buffer.hidden, strict=True), strict=True):
         torch.testing.assert_close(torch.from_numpy(np.vstack(found)), expected, rtol=1e-5, atol=1e-6)
+    assert [layer.shape for layer in ppo.advance().hidden] == [(128, 16)] * 2
     noise = (actions - means).numpy()
     assert abs(noise.mean()) < 0.3 and 0.8 < noise.std() < 1.2
 
