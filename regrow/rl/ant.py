@@ -35,7 +35,7 @@ class AntEnv(ant_v5.AntEnv):
         forward = x_velocity * self._forward_reward_weight
         survived = is_healthy * self._healthy_reward
         control_cost = self._ctrl_cost_weight * np.sum(np.square(action))
-        contact_cost = self._contact_cost_weight * np.add.reduce(np.square(forces), axis=None)
+        contact_cost = self._contact_cost_weight * np.square(forces).sum()
         position = state[:2]
         info = {
             "x_position": position[0],
